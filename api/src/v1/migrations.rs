@@ -1,0 +1,104 @@
+use carnet_core::ids::{ContainerId, EdgeId, MigrationId};
+use carnet_core::instant::UnixMillis;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Attempt, DestinationSpec};
+
+/// Asks for a move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateMigration {
+    /// The name or id of a container.
+    pub container: String,
+    pub to: DestinationSpec,
+}
+
+/// One move of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Migration {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: MigrationId,
+    #[schema(value_type = String, format = "uuid")]
+    pub container: ContainerId,
+    pub container_name: String,
+    pub to: DestinationSpec,
+    pub state: MigrationState,
+    #[schema(value_type = String, format = "uuid")]
+    pub source: EdgeId,
+    pub source_name: String,
+    /// The edge that was permitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub target: Option<EdgeId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_name: Option<String>,
+    /// Every candidate audited, in the order of drawing.
+    pub attempts: Vec<Attempt>,
+    /// Why it failed, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// What is being waited for, where an edge does not do what it is asked and is asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
+    pub timings: Vec<PhaseTiming>,
+    pub transferred: Transferred,
+    /// From the freeze at the source to the restored container at the target, as the control
+    /// plane and the source measured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_ms: Option<f64>,
+    #[schema(value_type = i64)]
+    pub created_at_ms: UnixMillis,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub ended_at_ms: Option<UnixMillis>,
+}
+
+/// Where a migration stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MigrationState {
+    Admitting,
+    Preparing,
+    CopyingAhead,
+    HandingOver,
+    Committing,
+    Restoring,
+    Releasing,
+    WithdrawingTarget,
+    TakingBack,
+    ResumingSource,
+    DiscardingTarget,
+    Completed,
+    Denied,
+    Failed,
+}
+
+impl MigrationState {
+    /// Nothing more will happen.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Denied | Self::Failed)
+    }
+}
+
+/// How long a state lasted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PhaseTiming {
+    pub state: MigrationState,
+    #[schema(value_type = i64)]
+    pub started_at_ms: UnixMillis,
+    /// Absent while it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<f64>,
+}
+
+/// Bytes that went from source to target, as sent (compressed where that helped).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Transferred {
+    /// Root file system, while the container ran.
+    pub rootfs_ahead_bytes: u64,
+    /// What changed of it, while the container was frozen.
+    pub rootfs_difference_bytes: u64,
+    /// Memory images, while the container was frozen.
+    pub image_bytes: u64,
+}

@@ -1,0 +1,24 @@
+//! The public API under `/v1`: one module per noun.
+//!
+//! Instants are milliseconds since the Unix epoch, in fields that end in `_at_ms`. What the
+//! paper abbreviates (`cDAl` …) has word names here; DESIGN and glossary hold the table.
+
+mod accounts;
+mod audits;
+mod containers;
+mod edges;
+mod migrations;
+mod problem;
+
+pub use accounts::{Account, ApiToken, CreateAccount, CreateApiToken, NewApiToken, Role};
+pub use audits::{Attempt, AttemptOutcome, AuditReport, CreateAudit, DestinationSpec, Reason};
+pub use containers::{
+    Claim, Container, ContainerRegistration, ContainerState, RegisterContainer, UpdateRequirements,
+};
+pub use edges::{
+    Contradiction, CreateShareKey, DetectedFacts, Edge, EnrolEdge, Enrolment, EnrolmentToken,
+    Health, HealthState, NewShareKey, RedeemShareKey, RegisterEdge, ShareKey, UpdateAttributes,
+    UtilizationReading,
+};
+pub use migrations::{CreateMigration, Migration, MigrationState, PhaseTiming, Transferred};
+pub use problem::{InputFault, Problem};

@@ -1,0 +1,259 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::MigrationPlan;
+
+/// Where a migration stands. Saved after every [`step`](super::step).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// Candidates are audited, one after the other; no edge has been touched.
+    Admitting,
+    /// Both edges check that they can do it and make ready. The container runs at the source.
+    Preparing { plan: MigrationPlan },
+    /// The root file system is copied while the container runs.
+    CopyingAhead { plan: MigrationPlan },
+    /// The container is frozen; its memory and what changed of its files go to the target.
+    HandingOver { plan: MigrationPlan },
+    /// The target holds all it needs. The generation is about to be raised.
+    Committing { plan: MigrationPlan },
+    /// Committed: the target is the container now, and brings it back to life.
+    /// `failures`: what the target answered where it could not; the first is the cause to mend.
+    Restoring {
+        plan: MigrationPlan,
+        failures: Vec<String>,
+    },
+    /// The container runs at the target; the source's frozen copy is removed.
+    Releasing { plan: MigrationPlan },
+    /// The target could not restore; it must give up what it holds before the source may run.
+    WithdrawingTarget { plan: MigrationPlan, cause: Cause },
+    /// The target holds nothing; the generation is raised once more, back to the source.
+    TakingBack { plan: MigrationPlan, cause: Cause },
+    /// The source's container is thawed; it runs on as it was.
+    ResumingSource { plan: MigrationPlan, cause: Cause },
+    /// The source runs; the target removes what was prepared.
+    DiscardingTarget { plan: MigrationPlan, cause: Cause },
+    /// The container runs at the target and nowhere else.
+    Completed { plan: MigrationPlan },
+    /// No candidate was permitted; nothing was touched.
+    Denied,
+    /// The container is where it was.
+    Failed { cause: Cause },
+}
+
+/// What went wrong, in words for the person who asked for the move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// What was being done.
+    pub phase: Phase,
+    /// What went wrong, where, and what to do about it.
+    pub problem: String,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.phase, self.problem)
+    }
+}
+
+/// The name of a [`State`], without what it carries: for lists, events and messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Admitting,
+    Preparing,
+    CopyingAhead,
+    HandingOver,
+    Committing,
+    Restoring,
+    Releasing,
+    WithdrawingTarget,
+    TakingBack,
+    ResumingSource,
+    DiscardingTarget,
+    Completed,
+    Denied,
+    Failed,
+}
+
+impl Phase {
+    /// The phase's name as it stands in JSON and in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admitting => "admitting",
+            Self::Preparing => "preparing",
+            Self::CopyingAhead => "copying_ahead",
+            Self::HandingOver => "handing_over",
+            Self::Committing => "committing",
+            Self::Restoring => "restoring",
+            Self::Releasing => "releasing",
+            Self::WithdrawingTarget => "withdrawing_target",
+            Self::TakingBack => "taking_back",
+            Self::ResumingSource => "resuming_source",
+            Self::DiscardingTarget => "discarding_target",
+            Self::Completed => "completed",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Nothing more will happen.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Denied | Self::Failed)
+    }
+
+    /// What fails here is tried again until it is done: giving up would leave a container, or
+    /// parts of one, where nobody looks after them.
+    pub fn is_not_given_up(self) -> bool {
+        matches!(
+            self,
+            Self::Restoring
+                | Self::Releasing
+                | Self::WithdrawingTarget
+                | Self::TakingBack
+                | Self::ResumingSource
+                | Self::DiscardingTarget
+        )
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name().replace('_', " "))
+    }
+}
+
+/// What is to be done in a state. Each is idempotent: done twice, it leaves what once leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect<'a> {
+    /// Draw candidates and audit them.
+    Admit,
+    /// Both edges: check, and make directories, network and listeners ready.
+    Prepare(&'a MigrationPlan),
+    /// Source: send the root file system while the container runs.
+    CopyAhead(&'a MigrationPlan),
+    /// Source: freeze, dump, send memory and the files' difference; target: verify them.
+    HandOver(&'a MigrationPlan),
+    /// Control plane: compare generation, revisions and grants, and raise the generation.
+    /// In one transaction with the change of state.
+    Commit(&'a MigrationPlan),
+    /// Target: restore, join the network.
+    Restore(&'a MigrationPlan),
+    /// Source: kill the frozen copy and remove it; target: remove the images.
+    Release(&'a MigrationPlan),
+    /// Target: stop and remove whatever it has of this container. Must be confirmed.
+    WithdrawTarget(&'a MigrationPlan),
+    /// Control plane: raise the generation with the source as the place. In one transaction
+    /// with the change of state.
+    TakeBack(&'a MigrationPlan),
+    /// Source: back on the network, thawed.
+    ResumeSource(&'a MigrationPlan),
+    /// Target: remove what was prepared.
+    DiscardTarget(&'a MigrationPlan),
+}
+
+/// How an effect ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// [`Effect::Admit`] found an edge that is permitted and ready.
+    Admitted(MigrationPlan),
+    /// [`Effect::Admit`] found none.
+    Denied,
+    /// The state's effect was carried out.
+    Done,
+    /// Whoever was asked has answered that the effect failed.
+    Failed(String),
+    /// It is not known whether the effect was carried out: the request or its answer was lost.
+    Unclear(String),
+}
+
+impl State {
+    /// The state's name.
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Admitting => Phase::Admitting,
+            Self::Preparing { .. } => Phase::Preparing,
+            Self::CopyingAhead { .. } => Phase::CopyingAhead,
+            Self::HandingOver { .. } => Phase::HandingOver,
+            Self::Committing { .. } => Phase::Committing,
+            Self::Restoring { .. } => Phase::Restoring,
+            Self::Releasing { .. } => Phase::Releasing,
+            Self::WithdrawingTarget { .. } => Phase::WithdrawingTarget,
+            Self::TakingBack { .. } => Phase::TakingBack,
+            Self::ResumingSource { .. } => Phase::ResumingSource,
+            Self::DiscardingTarget { .. } => Phase::DiscardingTarget,
+            Self::Completed { .. } => Phase::Completed,
+            Self::Denied => Phase::Denied,
+            Self::Failed { .. } => Phase::Failed,
+        }
+    }
+
+    /// What is to be done now; `None` once the migration has ended.
+    pub fn effect(&self) -> Option<Effect<'_>> {
+        match self {
+            Self::Admitting => Some(Effect::Admit),
+            Self::Preparing { plan } => Some(Effect::Prepare(plan)),
+            Self::CopyingAhead { plan } => Some(Effect::CopyAhead(plan)),
+            Self::HandingOver { plan } => Some(Effect::HandOver(plan)),
+            Self::Committing { plan } => Some(Effect::Commit(plan)),
+            Self::Restoring { plan, .. } => Some(Effect::Restore(plan)),
+            Self::Releasing { plan } => Some(Effect::Release(plan)),
+            Self::WithdrawingTarget { plan, .. } => Some(Effect::WithdrawTarget(plan)),
+            Self::TakingBack { plan, .. } => Some(Effect::TakeBack(plan)),
+            Self::ResumingSource { plan, .. } => Some(Effect::ResumeSource(plan)),
+            Self::DiscardingTarget { plan, .. } => Some(Effect::DiscardTarget(plan)),
+            Self::Completed { .. } | Self::Denied | Self::Failed { .. } => None,
+        }
+    }
+
+    /// The plan being carried out, from the permit on until the end of a move that succeeded.
+    pub fn plan(&self) -> Option<&MigrationPlan> {
+        match self {
+            Self::Preparing { plan }
+            | Self::CopyingAhead { plan }
+            | Self::HandingOver { plan }
+            | Self::Committing { plan }
+            | Self::Restoring { plan, .. }
+            | Self::Releasing { plan }
+            | Self::WithdrawingTarget { plan, .. }
+            | Self::TakingBack { plan, .. }
+            | Self::ResumingSource { plan, .. }
+            | Self::DiscardingTarget { plan, .. }
+            | Self::Completed { plan } => Some(plan),
+            Self::Admitting | Self::Denied | Self::Failed { .. } => None,
+        }
+    }
+
+    /// The container's generation in this state, under which orders are given to the edges;
+    /// `None` where nothing is being carried out.
+    pub fn generation(&self) -> Option<u64> {
+        let plan = self.plan()?;
+        Some(match self {
+            Self::Restoring { .. }
+            | Self::Releasing { .. }
+            | Self::WithdrawingTarget { .. }
+            | Self::TakingBack { .. }
+            | Self::Completed { .. } => plan.committed_generation(),
+            // Only a restore that failed leads here past the commit, by way of taking back.
+            Self::ResumingSource { cause, .. } | Self::DiscardingTarget { cause, .. }
+                if cause.phase == Phase::Restoring =>
+            {
+                plan.taken_back_generation()
+            }
+            _ => plan.generation(),
+        })
+    }
+
+    /// What went wrong, where something did.
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::WithdrawingTarget { cause, .. }
+            | Self::TakingBack { cause, .. }
+            | Self::ResumingSource { cause, .. }
+            | Self::DiscardingTarget { cause, .. }
+            | Self::Failed { cause } => Some(cause),
+            _ => None,
+        }
+    }
+}

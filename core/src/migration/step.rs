@@ -1,0 +1,107 @@
+use thiserror::Error;
+
+use super::{Cause, Event, Phase, State};
+
+/// How often the target tries to restore before the container is taken back to the source.
+pub const RESTORE_ATTEMPTS: usize = 2;
+
+/// An event that cannot happen in the state it was fed to: a fault of the runner.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{event:?}` cannot happen while {phase}")]
+pub struct Misplaced {
+    pub phase: Phase,
+    pub event: Event,
+}
+
+/// The next state of a migration: the only place where one changes.
+///
+/// Up to [`State::Committing`] every failure leads back to the source as it was, and what is not
+/// known to have been done counts as failed: the source is asked to resume, whatever it did.
+///
+/// From [`State::Restoring`] on there is only forward, unless the target has *answered* that it
+/// could not restore, and, asked to let go, that it holds nothing: then the generation is raised
+/// once more and the source, still frozen, goes on. While it is not known whether the target has
+/// restored, it is asked again and never withdrawn: its copy may have run and answered clients,
+/// and the source's knows nothing of that.
+///
+/// What must not be given up (to release, to take back, to resume, to discard) stays in its
+/// state when it fails, and is tried again by the runner. A target that refuses to let go is
+/// asked to restore again.
+///
+/// # Errors
+/// [`Misplaced`] where `event` is none that `state`'s effect can end with; the state stands.
+pub fn step(state: State, event: Event) -> Result<State, Misplaced> {
+    let phase = state.phase();
+    let failed = |problem| Cause { phase, problem };
+    Ok(match (state, event) {
+        (State::Admitting, Event::Admitted(plan)) => State::Preparing { plan },
+        (State::Admitting, Event::Denied) => State::Denied,
+        (State::Admitting, Event::Failed(problem)) => State::Failed {
+            cause: failed(problem),
+        },
+
+        (State::Preparing { plan }, Event::Done) => State::CopyingAhead { plan },
+        (State::CopyingAhead { plan }, Event::Done) => State::HandingOver { plan },
+        (State::HandingOver { plan }, Event::Done) => State::Committing { plan },
+        (
+            State::Preparing { plan } | State::CopyingAhead { plan } | State::HandingOver { plan },
+            Event::Failed(problem) | Event::Unclear(problem),
+        ) => State::ResumingSource {
+            plan,
+            cause: failed(problem),
+        },
+
+        // Saved in one transaction with what it says, so it is never unclear.
+        (State::Committing { plan }, Event::Done) => State::Restoring {
+            plan,
+            failures: Vec::new(),
+        },
+        (State::Committing { plan }, Event::Failed(problem)) => State::ResumingSource {
+            plan,
+            cause: failed(problem),
+        },
+
+        (State::Restoring { plan, .. }, Event::Done) => State::Releasing { plan },
+        (State::Restoring { plan, mut failures }, Event::Failed(problem)) => {
+            failures.push(problem);
+            if failures.len() < RESTORE_ATTEMPTS {
+                State::Restoring { plan, failures }
+            } else {
+                State::WithdrawingTarget {
+                    plan,
+                    cause: failed(failures.swap_remove(0)),
+                }
+            }
+        }
+        (State::Releasing { plan }, Event::Done) => State::Completed { plan },
+
+        (State::WithdrawingTarget { plan, cause }, Event::Done) => {
+            State::TakingBack { plan, cause }
+        }
+        // It does not let go: perhaps because a restore that came late has brought the container
+        // to life. Asked to restore, it says so.
+        (State::WithdrawingTarget { plan, cause }, Event::Failed(_)) => State::Restoring {
+            plan,
+            failures: vec![cause.problem],
+        },
+        (State::TakingBack { plan, cause }, Event::Done) => State::ResumingSource { plan, cause },
+        (State::ResumingSource { plan, cause }, Event::Done) => {
+            State::DiscardingTarget { plan, cause }
+        }
+        (State::DiscardingTarget { cause, .. }, Event::Done) => State::Failed { cause },
+
+        (
+            state @ (State::Releasing { .. }
+            | State::ResumingSource { .. }
+            | State::DiscardingTarget { .. }),
+            Event::Failed(_) | Event::Unclear(_),
+        )
+        | (state @ State::TakingBack { .. }, Event::Failed(_))
+        | (
+            state @ (State::Restoring { .. } | State::WithdrawingTarget { .. }),
+            Event::Unclear(_),
+        ) => state,
+
+        (_, event) => return Err(Misplaced { phase, event }),
+    })
+}
