@@ -1,0 +1,486 @@
+//! An edge's part in a hand-over, order by order.
+//!
+//! A [`Record`] on disk says what this edge has to do with a migration. It is written before
+//! anything is made, and removed after everything is gone: what a crash leaves behind always has
+//! a record, and what has no record is none of a hand-over's business. So `discard` removes a
+//! container only if this hand-over brought it, and `release` only if this hand-over took it
+//! away.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use carnet_api::agent::{CopiedAhead, Described, Done, HandedOver, Order, PrepareTarget};
+use carnet_api::tls::{Peer, edge_name};
+use carnet_api::v1::Problem;
+use carnet_core::ids::{EdgeId, MigrationId};
+use serde::{Deserialize, Serialize};
+
+use crate::problem::{cannot, internal, not_found, not_yours};
+use crate::runtime::{ContainerName, Runtime};
+use crate::state::write_private;
+use crate::transfer;
+use crate::tree::Manifest;
+
+/// Passes over the root file system while the container runs: the first sends everything, the
+/// next what changed meanwhile. More would chase a busy container for ever.
+const PASSES_AHEAD: u32 = 2;
+
+/// What this edge has to do with a migration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub order: Order,
+    pub role: Role,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "role")]
+pub enum Role {
+    Source {
+        /// Set once everything has been sent; the container has been frozen since then.
+        handed_over: Option<Sent>,
+    },
+    Target {
+        container: Described,
+    },
+}
+
+/// What was sent while the container was frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    rootfs_difference_bytes: u64,
+    image_bytes: u64,
+}
+
+/// The hand-overs that an edge takes part in.
+pub struct Handovers<R> {
+    runtime: Arc<R>,
+    edge: EdgeId,
+    records: PathBuf,
+    peers: Peers,
+    /// What was sent ahead; lost with the process, and then everything is sent again.
+    sent_ahead: Mutex<HashMap<MigrationId, Manifest>>,
+    frozen: Mutex<HashMap<MigrationId, Instant>>,
+}
+
+/// Clients for other agents. Each keeps its connection open, so that none has to be made while a
+/// container is frozen.
+pub struct Peers {
+    tls: rustls::ClientConfig,
+    clients: Mutex<HashMap<(EdgeId, String), reqwest::Client>>,
+}
+
+impl Peers {
+    /// With the certificate of this edge in `tls`.
+    pub fn new(tls: rustls::ClientConfig) -> Self {
+        Self {
+            tls,
+            clients: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// A client for the agent of `edge`, and the beginning of its URLs.
+    fn client(&self, edge: EdgeId, address: &str) -> Result<(reqwest::Client, String), Problem> {
+        let address: std::net::SocketAddr = address
+            .parse()
+            .map_err(|_| cannot(format!("`{address}` is not an address, ip:port")))?;
+        let name = edge_name(edge);
+        let base = format!("https://{name}:{}", address.port());
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (edge, address.to_string());
+        if let Some(client) = clients.get(&key) {
+            return Ok((client.clone(), base));
+        }
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
+            .resolve(&name, address)
+            .no_proxy()
+            .tcp_nodelay(true)
+            .connect_timeout(std::time::Duration::from_secs(5))
+            .build()
+            .map_err(|error| internal(&error))?;
+        clients.insert(key, client.clone());
+        Ok((client, base))
+    }
+}
+
+/// What a stream from another agent holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Rootfs,
+    Images,
+}
+
+impl<R: Runtime> Handovers<R> {
+    /// Of the edge `edge`, with records in the directory `records`.
+    pub fn new(runtime: Arc<R>, edge: EdgeId, records: PathBuf, peers: Peers) -> Self {
+        Self {
+            runtime,
+            edge,
+            records,
+            peers,
+            sent_ahead: Mutex::new(HashMap::new()),
+            frozen: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Source: checks that the container can move, and describes it.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn prepare_source(&self, order: Order) -> Result<Described, Problem> {
+        let name = self.name(&order, order.source)?;
+        if let Some(other) = self.other_handover(&order)? {
+            return Err(cannot(format!(
+                "`{name}` is being handed over already, by migration {other}"
+            )));
+        }
+        let described = self.runtime.describe(&name).await.map_err(cannot)?;
+        self.save(&Record {
+            order,
+            role: Role::Source { handed_over: None },
+        })?;
+        Ok(described)
+    }
+
+    /// Target: checks that the container can come, and makes ready.
+    ///
+    /// # Errors
+    /// Why it cannot; nothing is left behind then.
+    pub async fn prepare_target(&self, asked: PrepareTarget) -> Result<Done, Problem> {
+        let PrepareTarget { order, container } = asked;
+        let name = self.name(&order, order.target)?;
+        if self.load(order.migration)?.is_some() {
+            // Prepared before, perhaps by half: from the beginning.
+            self.runtime.remove(&name).await.map_err(cannot)?;
+        } else {
+            self.runtime
+                .check(&name, &container)
+                .await
+                .map_err(cannot)?;
+        }
+        let migration = order.migration;
+        self.save(&Record {
+            order,
+            role: Role::Target {
+                container: container.clone(),
+            },
+        })?;
+        if let Err(error) = self.runtime.prepare(&name, &container).await {
+            self.runtime.remove(&name).await.map_err(cannot)?;
+            self.forget(migration)?;
+            return Err(cannot(error));
+        }
+        Ok(Done {})
+    }
+
+    /// Source: sends the root file system while the container runs.
+    ///
+    /// # Errors
+    /// Why it did not get there.
+    pub async fn copy_ahead(&self, order: Order) -> Result<CopiedAhead, Problem> {
+        let name = self.name(&order, order.source)?;
+        self.source_record(&order)?;
+        let mut bytes = 0;
+        let mut manifest = None;
+        for _ in 0..PASSES_AHEAD {
+            let (sent, now) = self
+                .send(&order, Stream::Rootfs, self.runtime.rootfs(&name), manifest)
+                .await?;
+            bytes += sent;
+            manifest = Some(now);
+        }
+        if let Some(manifest) = manifest {
+            self.sent_ahead
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(order.migration, manifest);
+        }
+        Ok(CopiedAhead {
+            bytes,
+            passes: PASSES_AHEAD,
+        })
+    }
+
+    /// Source: freezes the container and sends what is still missing.
+    ///
+    /// # Errors
+    /// What went wrong. The container is frozen then; `resume` lets it run on.
+    pub async fn hand_over(&self, order: Order) -> Result<HandedOver, Problem> {
+        let name = self.name(&order, order.source)?;
+        let migration = order.migration;
+        let sent = match self.source_record(&order)? {
+            Some(sent) => sent,
+            None => {
+                let began = Instant::now();
+                self.frozen
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .entry(migration)
+                    .or_insert(began);
+                self.runtime.freeze(&name).await.map_err(cannot)?;
+                let sent = self.send_rest(&order, &name).await?;
+                self.save(&Record {
+                    order,
+                    role: Role::Source {
+                        handed_over: Some(sent),
+                    },
+                })?;
+                sent
+            }
+        };
+        let frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(HandedOver {
+            rootfs_difference_bytes: sent.rootfs_difference_bytes,
+            image_bytes: sent.image_bytes,
+            frozen_ms: frozen
+                .get(&migration)
+                .map_or(0.0, |began| began.elapsed().as_secs_f64() * 1_000.0),
+        })
+    }
+
+    /// Memory is dumped while the files' difference is on its way.
+    async fn send_rest(&self, order: &Order, name: &ContainerName) -> Result<Sent, Problem> {
+        let manifest = self
+            .sent_ahead
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&order.migration);
+        let difference = self.send(order, Stream::Rootfs, self.runtime.rootfs(name), manifest);
+        let dump = async { self.runtime.dump(name).await.map_err(cannot) };
+        // Both to their ends, whichever fails: CRIU is never interrupted.
+        let (difference, dumped) = tokio::join!(difference, dump);
+        let (rootfs_difference_bytes, _) = difference?;
+        dumped?;
+        let (image_bytes, _) = self
+            .send(order, Stream::Images, self.runtime.images(name), None)
+            .await?;
+        Ok(Sent {
+            rootfs_difference_bytes,
+            image_bytes,
+        })
+    }
+
+    async fn send(
+        &self,
+        order: &Order,
+        stream: Stream,
+        directory: PathBuf,
+        previous: Option<Manifest>,
+    ) -> Result<(u64, Manifest), Problem> {
+        let (client, base) = self.peers.client(order.target, &order.target_address)?;
+        let what = match stream {
+            Stream::Rootfs => "rootfs",
+            Stream::Images => "images",
+        };
+        let url = format!("{base}/v1/handovers/{}/{what}", order.migration);
+        transfer::send(&client, &url, directory, previous)
+            .await
+            .map_err(|error| cannot(format!("sending the {what}: {}", chain(&error))))
+    }
+
+    /// Target: takes a stream from the source's agent, `peer`.
+    ///
+    /// # Errors
+    /// Where this edge was not asked to take it from there, or it is broken.
+    pub async fn receive<S, E>(
+        &self,
+        migration: MigrationId,
+        stream: Stream,
+        peer: &Peer,
+        body: S,
+    ) -> Result<transfer::Received, Problem>
+    where
+        S: futures_util::Stream<Item = Result<bytes::Bytes, E>> + Send + Unpin + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    {
+        let record = self
+            .load(migration)?
+            .filter(|record| matches!(record.role, Role::Target { .. }))
+            .ok_or_else(|| {
+                not_found(format!(
+                    "this edge was not asked to receive migration {migration}"
+                ))
+            })?;
+        if !peer.is_edge(record.order.source) {
+            return Err(not_yours(
+                "only the source that the control plane named may send this container",
+            ));
+        }
+        let name = self.name(&record.order, record.order.target)?;
+        let directory = match stream {
+            Stream::Rootfs => self.runtime.rootfs(&name),
+            Stream::Images => self.runtime.images(&name),
+        };
+        transfer::receive(body, directory)
+            .await
+            .map_err(|error| cannot(format!("what arrived cannot be unpacked: {error}")))
+    }
+
+    /// Target: brings the container to life.
+    ///
+    /// # Errors
+    /// Why it cannot be brought to life; it does not run then.
+    pub async fn restore(&self, order: Order) -> Result<Done, Problem> {
+        let name = self.name(&order, order.target)?;
+        self.target_record(&order)?;
+        self.runtime.restore(&name).await.map_err(cannot)?;
+        Ok(Done {})
+    }
+
+    /// Target: the container is at home; its images go, and the record with them.
+    ///
+    /// # Errors
+    /// Where they cannot be removed.
+    pub async fn clean(&self, order: Order) -> Result<Done, Problem> {
+        let name = self.name(&order, order.target)?;
+        if self.load(order.migration)?.is_some() {
+            self.runtime.forget_images(&name).await.map_err(cannot)?;
+            self.forget(order.migration)?;
+        }
+        Ok(Done {})
+    }
+
+    /// Source: the container runs elsewhere; what is here of it goes.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub async fn release(&self, order: Order) -> Result<Done, Problem> {
+        let name = self.name(&order, order.source)?;
+        if self.load(order.migration)?.is_some() {
+            self.runtime.remove(&name).await.map_err(cannot)?;
+            self.forget(order.migration)?;
+        }
+        Ok(Done {})
+    }
+
+    /// Source: the container runs on here.
+    ///
+    /// # Errors
+    /// Where it cannot be thawed.
+    pub async fn resume(&self, order: Order) -> Result<Done, Problem> {
+        let name = self.name(&order, order.source)?;
+        if self.load(order.migration)?.is_some() {
+            self.runtime.thaw(&name).await.map_err(cannot)?;
+            self.forget(order.migration)?;
+        }
+        Ok(Done {})
+    }
+
+    /// Target: what this hand-over brought goes, running or not.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub async fn discard(&self, order: Order) -> Result<Done, Problem> {
+        let name = self.name(&order, order.target)?;
+        if self.load(order.migration)?.is_some() {
+            self.runtime.remove(&name).await.map_err(cannot)?;
+            self.forget(order.migration)?;
+        }
+        Ok(Done {})
+    }
+
+    /// The container's name, if the order is for this edge.
+    fn name(&self, order: &Order, meant: EdgeId) -> Result<ContainerName, Problem> {
+        if meant != self.edge {
+            return Err(cannot(format!(
+                "this order is for edge {meant}, and this is edge {}",
+                self.edge
+            )));
+        }
+        ContainerName::new(&order.container).map_err(cannot)
+    }
+
+    /// What was sent already, if it was; an error where this edge is not the source.
+    fn source_record(&self, order: &Order) -> Result<Option<Sent>, Problem> {
+        match self.load(order.migration)?.map(|record| record.role) {
+            Some(Role::Source { handed_over }) => Ok(handed_over),
+            _ => Err(not_prepared(order)),
+        }
+    }
+
+    fn target_record(&self, order: &Order) -> Result<(), Problem> {
+        match self.load(order.migration)?.map(|record| record.role) {
+            Some(Role::Target { .. }) => Ok(()),
+            _ => Err(not_prepared(order)),
+        }
+    }
+
+    /// Another hand-over of the same container that has not ended.
+    fn other_handover(&self, order: &Order) -> Result<Option<MigrationId>, Problem> {
+        let Ok(entries) = fs::read_dir(&self.records) else {
+            return Ok(None);
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(id) = name.strip_suffix(".json").and_then(|id| id.parse().ok()) else {
+                continue;
+            };
+            if id != order.migration
+                && let Some(record) = self.load(id)?
+                && record.order.container == order.container
+            {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn path(&self, migration: MigrationId) -> PathBuf {
+        self.records.join(format!("{migration}.json"))
+    }
+
+    fn load(&self, migration: MigrationId) -> Result<Option<Record>, Problem> {
+        match fs::read(self.path(migration)) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|error| internal(&error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(internal(&error)),
+        }
+    }
+
+    fn save(&self, record: &Record) -> Result<(), Problem> {
+        let text = serde_json::to_string(record).map_err(|error| internal(&error))?;
+        write_private(&self.path(record.order.migration), &text).map_err(|error| internal(&error))
+    }
+
+    fn forget(&self, migration: MigrationId) -> Result<(), Problem> {
+        self.sent_ahead
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&migration);
+        self.frozen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&migration);
+        match fs::remove_file(self.path(migration)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(internal(&error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn not_prepared(order: &Order) -> Problem {
+    cannot(format!(
+        "migration {} was not prepared on this edge, or has ended here",
+        order.migration
+    ))
+}
+
+/// An error with all that caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,112 @@
+//! A container's cgroup (v2): freezing, killing, counting.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long freezing, or dying, may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How often the kernel is asked whether it is done.
+const INTERVAL: Duration = Duration::from_millis(1);
+
+/// The cgroup of a container's processes.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// The cgroup named `name` below the mount of the v2 hierarchy at `root`; `None` where there
+    /// is none.
+    pub fn find(root: &Path, name: &str) -> Option<Self> {
+        let path = root.join(name);
+        path.join("cgroup.procs").exists().then_some(Self { path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+    }
+
+    /// Stops every process where it is.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, or has not stopped them in time; they are not frozen then.
+    pub async fn freeze(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.freeze"), "1")?;
+        if wait_until(|| self.is_frozen()).await {
+            return Ok(());
+        }
+        fs::write(self.path.join("cgroup.freeze"), "0")?;
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "its processes do not stop; one may be in an uninterruptible system call",
+        ))
+    }
+
+    /// Lets every process run on.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn thaw(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.freeze"), "0")
+    }
+
+    /// Ends every process, frozen or not.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, or they have not ended in time.
+    pub async fn kill(&self) -> io::Result<()> {
+        match fs::write(self.path.join("cgroup.kill"), "1") {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if wait_until(|| self.processes().is_empty()).await {
+            Ok(())
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "its processes do not end",
+            ))
+        }
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        fs::read_to_string(self.path.join("cgroup.procs"))
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .collect()
+    }
+
+    /// What its processes hold in memory, in bytes; pages that several share count for each.
+    pub fn resident_bytes(&self) -> u64 {
+        /// The page size of every machine that CRIU runs on here.
+        const PAGE: u64 = 4_096;
+        self.processes()
+            .into_iter()
+            .filter_map(|pid| {
+                let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+                statm.split_whitespace().nth(1)?.parse::<u64>().ok()
+            })
+            .map(|pages| pages * PAGE)
+            .sum()
+    }
+}
+
+/// Whether `condition` came true in time.
+pub async fn wait_until(condition: impl Fn() -> bool) -> bool {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while !condition() {
+        if tokio::time::Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+    true
+}

@@ -1,0 +1,94 @@
+//! Whether there is room for a container: memory, disk, and its address.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use carnet_api::agent::Described;
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::statvfs;
+
+use super::definition::Network;
+
+/// What must stay free on the disk, in bytes.
+const DISK_RESERVE: u64 = 64 << 20;
+
+/// What a directory and all below it take on the disk, in bytes. What cannot be read counts
+/// nothing.
+pub fn used_below(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok()?;
+            let below = if metadata.is_dir() {
+                used_below(&entry.path())
+            } else {
+                0
+            };
+            Some(metadata.blocks() * 512 + below)
+        })
+        .sum()
+}
+
+/// Whether `path` is on tmpfs.
+pub fn is_in_memory(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
+}
+
+/// What is missing for `container`, whose files go below `directory`.
+pub fn shortage(container: &Described, directory: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    match statvfs(directory) {
+        Ok(found) => {
+            let free = found.fragment_size() * found.blocks_available();
+            let needed = container.rootfs_bytes + DISK_RESERVE;
+            if free < needed {
+                problems.push(format!(
+                    "{} has {} MB free, and {} MB are needed",
+                    directory.display(),
+                    free >> 20,
+                    needed >> 20
+                ));
+            }
+        }
+        Err(error) => problems.push(format!("{}: {error}", directory.display())),
+    }
+    // The images lie in memory beside the restored processes.
+    let needed = container.memory_bytes * 2;
+    match crate::utilization::free_memory_bytes() {
+        Ok(free) if free < needed => problems.push(format!(
+            "{} MB of memory are free, and {} MB are needed",
+            free >> 20,
+            needed >> 20
+        )),
+        Ok(_) => {}
+        Err(error) => problems.push(error.to_string()),
+    }
+    problems
+}
+
+/// A container of this edge that has the address already, in words.
+pub fn address_in_use(network: &Network) -> Option<String> {
+    let address: Ipv4Addr = network.address;
+    let written = format!("lxc.net.0.ipv4.address = {address}/");
+    fs::read_dir(super::CONTAINERS)
+        .ok()?
+        .flatten()
+        .find(|entry| {
+            fs::read_to_string(entry.path().join("config")).is_ok_and(|config| {
+                config
+                    .lines()
+                    .any(|line| line.replace(' ', "").starts_with(&written.replace(' ', "")))
+            })
+        })
+        .map(|entry| {
+            format!(
+                "container `{}` of this edge has the address {address}",
+                entry.file_name().to_string_lossy()
+            )
+        })
+}

@@ -1,0 +1,110 @@
+//! Orders of the control plane, carried out one at a time per migration and never broken off.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use carnet_api::v1::Problem;
+use carnet_core::ids::MigrationId;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::problem;
+
+/// The outcome of an order, as JSON.
+pub type Outcome = Result<Value, Problem>;
+
+type Underway = Shared<BoxFuture<'static, Outcome>>;
+
+/// The orders under way.
+///
+/// An order runs in a task of its own: the caller may hang up, and a control plane that was
+/// killed asks again, while CRIU goes on undisturbed (interrupted, it leaves its parasite in the
+/// container's processes). The same order asked for again waits for the same outcome; another
+/// order for the same migration waits until the one before it has ended.
+#[derive(Debug, Default)]
+pub struct Orders {
+    underway: Mutex<HashMap<MigrationId, Vec<(&'static str, Underway)>>>,
+}
+
+impl Orders {
+    /// Carries out `work` as the order `name` of `migration`, or joins it where it is under way.
+    pub async fn carry_out<T, F>(
+        self: &Arc<Self>,
+        migration: MigrationId,
+        name: &'static str,
+        work: F,
+    ) -> Outcome
+    where
+        T: Serialize,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        self.join_or_start(migration, name, work).await
+    }
+
+    fn join_or_start<T, F>(
+        self: &Arc<Self>,
+        migration: MigrationId,
+        name: &'static str,
+        work: F,
+    ) -> Underway
+    where
+        T: Serialize,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        let mut underway = self.underway.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = underway.entry(migration).or_default();
+        if let Some((last, outcome)) = queue.last()
+            && *last == name
+        {
+            return outcome.clone();
+        }
+        let before = queue.last().map(|(_, outcome)| outcome.clone());
+        let task = tokio::spawn({
+            let orders = self.clone();
+            async move {
+                // Dropped at the end of the task, however it ends.
+                let _ended = Ended { orders, migration };
+                if let Some(before) = before {
+                    let _ = before.await;
+                }
+                work.await.and_then(|done| {
+                    serde_json::to_value(done).map_err(|error| problem::internal(&error))
+                })
+            }
+        });
+        let outcome = async move {
+            task.await
+                .unwrap_or_else(|error| Err(problem::internal(&error)))
+        }
+        .boxed()
+        .shared();
+        queue.push((name, outcome.clone()));
+        outcome
+    }
+}
+
+struct Ended {
+    orders: Arc<Orders>,
+    migration: MigrationId,
+}
+
+impl Drop for Ended {
+    /// Orders of one migration end in the order in which they came.
+    fn drop(&mut self) {
+        let mut underway = self
+            .orders
+            .underway
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = underway.get_mut(&self.migration) {
+            if queue.len() <= 1 {
+                underway.remove(&self.migration);
+            } else {
+                drop(queue.remove(0));
+            }
+        }
+    }
+}

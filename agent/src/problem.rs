@@ -1,0 +1,82 @@
+//! Problems as agents answer them: `application/problem+json`, read by the control plane and
+//! shown to people.
+
+use std::fmt::Display;
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use carnet_api::v1::Problem;
+
+fn problem(name: &str, title: &str, status: StatusCode, detail: String) -> Problem {
+    Problem {
+        kind: format!("urn:carnet:problem:{name}"),
+        title: title.to_owned(),
+        status: status.as_u16(),
+        detail: Some(detail),
+        faults: Vec::new(),
+    }
+}
+
+/// The edge cannot do what it was asked, and says why.
+pub fn cannot(detail: impl Display) -> Problem {
+    problem(
+        "edge-cannot",
+        "the edge cannot do this",
+        StatusCode::CONFLICT,
+        detail.to_string(),
+    )
+}
+
+/// The caller's certificate does not entitle it to this.
+pub fn not_yours(detail: impl Display) -> Problem {
+    problem(
+        "not-entitled",
+        "this certificate does not entitle to this",
+        StatusCode::FORBIDDEN,
+        detail.to_string(),
+    )
+}
+
+/// There is nothing under that name.
+pub fn not_found(detail: impl Display) -> Problem {
+    problem(
+        "not-found",
+        "not found",
+        StatusCode::NOT_FOUND,
+        detail.to_string(),
+    )
+}
+
+/// A fault of the agent itself. Agents answer only to the control plane and to each other, so
+/// the detail goes along.
+pub fn internal(error: &dyn Display) -> Problem {
+    problem(
+        "internal",
+        "the agent is at fault",
+        StatusCode::INTERNAL_SERVER_ERROR,
+        error.to_string(),
+    )
+}
+
+/// A [`Problem`] as an answer.
+pub struct Refusal(pub Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (
+            status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            Json(self.0),
+        )
+            .into_response()
+    }
+}

@@ -1,0 +1,103 @@
+//! What runs containers on an edge: one trait, LXC behind it, and a simulation for tests and for
+//! fleets too large for one machine.
+
+mod name;
+mod simulated;
+
+pub use name::{ContainerName, InvalidName};
+pub use simulated::SimulatedRuntime;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use carnet_api::agent::{Container, Described};
+use thiserror::Error;
+
+/// Why a runtime did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    /// The edge is as it was; what was asked cannot be done, and the text says why.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Command(#[from] crate::exec::CommandError),
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+impl RuntimeError {
+    /// For `map_err`: what failed with which file.
+    pub fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+}
+
+/// The outcome of an operation of a runtime.
+pub type Done<T = ()> = Result<T, RuntimeError>;
+
+/// Containers on one edge.
+///
+/// Every operation may be repeated: done again after it succeeded, or after a crash in its midst,
+/// it leaves what it leaves when done once. A container's name has been checked before it comes
+/// here.
+pub trait Runtime: Send + Sync + 'static {
+    /// Every container, running or not.
+    fn containers(&self) -> impl Future<Output = Done<Vec<Container>>> + Send;
+
+    /// The text of `/run/carnet-claim` inside a running container; `None` where there is none.
+    fn placed_claim(
+        &self,
+        name: &ContainerName,
+    ) -> impl Future<Output = Done<Option<String>>> + Send;
+
+    /// What keeps this edge from taking part in a migration; empty: nothing.
+    fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
+
+    /// Checks that a container can move from here, and describes it for the target.
+    fn describe(&self, name: &ContainerName) -> impl Future<Output = Done<Described>> + Send;
+
+    /// Checks that a described container can come here: its name and address are free, there is
+    /// room, and its configuration does nothing to this edge.
+    fn check(
+        &self,
+        name: &ContainerName,
+        container: &Described,
+    ) -> impl Future<Output = Done> + Send;
+
+    /// Makes the directories and the definition of a container that was checked.
+    fn prepare(
+        &self,
+        name: &ContainerName,
+        container: &Described,
+    ) -> impl Future<Output = Done> + Send;
+
+    /// Where a container's root file system is, or will be.
+    fn rootfs(&self, name: &ContainerName) -> PathBuf;
+
+    /// Where memory images of a container go: on tmpfs, so that they never reach a disk.
+    fn images(&self, name: &ContainerName) -> PathBuf;
+
+    /// Stops every process of a container where it is, and takes it off the network.
+    fn freeze(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+
+    /// Writes the memory of a frozen container into [`images`](Self::images). It stays frozen.
+    fn dump(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+
+    /// Puts a container back on the network and lets it run on, if it was frozen; removes its
+    /// images.
+    fn thaw(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+
+    /// Brings a prepared container to life from [`images`](Self::images), and puts it on the
+    /// network. Done where it runs already.
+    fn restore(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+
+    /// Removes the images.
+    fn forget_images(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+
+    /// Ends a container, whatever state it is in, and removes all that there is of it.
+    fn remove(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+}

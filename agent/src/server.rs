@@ -1,0 +1,330 @@
+//! What an agent answers: to the control plane, and, for the streams, to another agent.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use carnet_api::agent::{Container, Facts, Order, PlacedClaim, PrepareTarget, Reading};
+use carnet_api::tls::{
+    ClientAuthentication, Peer, TlsError, TlsListener, client_config, server_config,
+};
+use carnet_core::ids::MigrationId;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use crate::detect;
+use crate::handover::{Handovers, Peers, Stream};
+use crate::lxc::LxcRuntime;
+use crate::orders::Orders;
+use crate::problem::{Refusal, cannot, internal, not_found, not_yours};
+use crate::runtime::{ContainerName, Runtime, SimulatedRuntime};
+use crate::state::{AgentState, StateError, make_private_directory};
+use crate::utilization::Meter;
+
+/// How an agent is to run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it was enrolled.
+    pub state: PathBuf,
+    /// Where it listens; by default where its edge's owner said.
+    pub listen: Option<SocketAddr>,
+    pub runtime: RuntimeChoice,
+}
+
+/// What runs the containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeChoice {
+    /// LXC; containers are put on this bridge.
+    Lxc { bridge: String },
+    /// Nothing: containers are directories below this one.
+    Simulated { root: PathBuf },
+}
+
+/// Why an agent does not run.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("`{0}` is not an address to listen on, ip:port")]
+    Address(String),
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("serving ended: {0}")]
+    Serve(std::io::Error),
+}
+
+struct Agent<R> {
+    state: AgentState,
+    runtime: Arc<R>,
+    meter: Arc<Meter>,
+    orders: Arc<Orders>,
+    handovers: Arc<Handovers<R>>,
+}
+
+/// Runs an agent until `shutdown` completes; orders under way are carried out to their end first.
+/// `ready` is called with the address once it listens, and with what keeps this edge from taking
+/// part in migrations.
+///
+/// # Errors
+/// [`AgentError`].
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(SocketAddr, &[String]),
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), AgentError> {
+    match config.runtime.clone() {
+        RuntimeChoice::Lxc { bridge } => {
+            run_with(LxcRuntime::new(bridge), config, ready, shutdown).await
+        }
+        RuntimeChoice::Simulated { root } => {
+            run_with(SimulatedRuntime::new(root), config, ready, shutdown).await
+        }
+    }
+}
+
+async fn run_with<R: Runtime>(
+    runtime: R,
+    config: Config,
+    ready: impl FnOnce(SocketAddr, &[String]),
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), AgentError> {
+    let state = AgentState::load(&config.state)?;
+    let address = match config.listen {
+        Some(address) => address,
+        None => state
+            .edge
+            .address
+            .parse()
+            .map_err(|_| AgentError::Address(state.edge.address.clone()))?,
+    };
+    make_private_directory(&state.handovers())?;
+    let tls = server_config(
+        &state.authority,
+        &state.identity,
+        ClientAuthentication::Required,
+    )?;
+    let peers = Peers::new(client_config(&state.authority, Some(&state.identity))?);
+    let cannot_listen = |source| AgentError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
+    let listener = TlsListener::new(listener, tls).map_err(cannot_listen)?;
+    let address = axum::serve::Listener::local_addr(&listener).map_err(cannot_listen)?;
+
+    let runtime = Arc::new(runtime);
+    let meter = Arc::new(Meter::default());
+    let agent = Arc::new(Agent {
+        handovers: Arc::new(Handovers::new(
+            runtime.clone(),
+            state.edge.id,
+            state.handovers(),
+            peers,
+        )),
+        orders: Arc::new(Orders::default()),
+        meter: meter.clone(),
+        state,
+        runtime,
+    });
+    ready(address, &agent.runtime.problems().await);
+    let sampling = tokio::spawn(async move { meter.keep_sampling().await });
+    let served = axum::serve(
+        listener,
+        router(agent).into_make_service_with_connect_info::<Peer>(),
+    )
+    .with_graceful_shutdown(shutdown)
+    .await
+    .map_err(AgentError::Serve);
+    sampling.abort();
+    served
+}
+
+type Shared<R> = State<Arc<Agent<R>>>;
+type Answer<T> = Result<Json<T>, Refusal>;
+
+fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
+    /// An order: its name, and who carries it out.
+    macro_rules! order {
+        ($name:literal, $method:ident, $body:ty, $of:expr) => {
+            post(
+                |State(agent): Shared<R>,
+                 Path(migration): Path<MigrationId>,
+                 Json(body): Json<$body>| async move {
+                    let of: fn(&$body) -> &Order = $of;
+                    if of(&body).migration != migration {
+                        return Err(Refusal(cannot("path and body name different migrations")));
+                    }
+                    let handovers = agent.handovers.clone();
+                    tracing::info!(%migration, container = of(&body).container, concat!("order: ", $name));
+                    let outcome = agent
+                        .orders
+                        .carry_out(migration, $name, async move { handovers.$method(body).await })
+                        .await;
+                    if let Err(problem) = &outcome {
+                        tracing::warn!(%migration, problem = problem.detail, concat!("failed: ", $name));
+                    }
+                    outcome.map(Json).map_err(Refusal)
+                },
+            )
+        };
+        ($name:literal, $method:ident) => {
+            order!($name, $method, Order, |order| order)
+        };
+    }
+    let for_control = Router::new()
+        .route("/v1/facts", get(facts))
+        .route("/v1/reading", get(reading))
+        .route("/v1/containers", get(containers))
+        .route("/v1/containers/{name}/claim", get(claim))
+        .route(
+            "/v1/handovers/{id}/source/prepare",
+            order!("source/prepare", prepare_source),
+        )
+        .route(
+            "/v1/handovers/{id}/target/prepare",
+            order!("target/prepare", prepare_target, PrepareTarget, |asked| {
+                &asked.order
+            }),
+        )
+        .route(
+            "/v1/handovers/{id}/source/copy-ahead",
+            order!("source/copy-ahead", copy_ahead),
+        )
+        .route(
+            "/v1/handovers/{id}/source/hand-over",
+            order!("source/hand-over", hand_over),
+        )
+        .route(
+            "/v1/handovers/{id}/target/restore",
+            order!("target/restore", restore),
+        )
+        .route(
+            "/v1/handovers/{id}/target/clean",
+            order!("target/clean", clean),
+        )
+        .route(
+            "/v1/handovers/{id}/source/release",
+            order!("source/release", release),
+        )
+        .route(
+            "/v1/handovers/{id}/source/resume",
+            order!("source/resume", resume),
+        )
+        .route(
+            "/v1/handovers/{id}/target/discard",
+            order!("target/discard", discard),
+        )
+        .layer(middleware::from_fn(only_control));
+    let for_peers = Router::new()
+        .route("/v1/handovers/{id}/rootfs", put(receive_rootfs))
+        .route("/v1/handovers/{id}/images", put(receive_images))
+        .layer(DefaultBodyLimit::disable());
+    for_control
+        .merge(for_peers)
+        .fallback(|| async { Refusal(not_found("an agent has nothing there")) })
+        .with_state(agent)
+}
+
+/// Everything but the streams is the control plane's alone.
+async fn only_control(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if peer.is_control() {
+        next.run(request).await
+    } else {
+        tracing::warn!(
+            path = request.uri().path(),
+            "refused: not the control plane"
+        );
+        Refusal(not_yours("only the control plane gives orders")).into_response()
+    }
+}
+
+async fn facts<R: Runtime>(State(agent): Shared<R>) -> Json<Facts> {
+    Json(Facts {
+        edge: agent.state.edge.id,
+        detected: detect::facts().await,
+    })
+}
+
+async fn reading<R: Runtime>(State(agent): Shared<R>) -> Json<Reading> {
+    let mut problems = agent.runtime.problems().await;
+    let utilization = match agent.meter.read() {
+        Ok(utilization) => Some(utilization),
+        Err(error) => {
+            problems.push(error.to_string());
+            None
+        }
+    };
+    Json(Reading {
+        utilization,
+        problems,
+    })
+}
+
+async fn containers<R: Runtime>(State(agent): Shared<R>) -> Answer<Vec<Container>> {
+    let containers = agent.runtime.containers().await;
+    containers.map(Json).map_err(|error| cannot(error).into())
+}
+
+async fn claim<R: Runtime>(
+    State(agent): Shared<R>,
+    Path(name): Path<String>,
+) -> Answer<PlacedClaim> {
+    let name = ContainerName::new(&name).map_err(cannot)?;
+    let code = agent.runtime.placed_claim(&name).await.map_err(cannot)?;
+    Ok(Json(PlacedClaim { code }))
+}
+
+async fn receive_rootfs<R: Runtime>(
+    agent: Shared<R>,
+    id: Path<MigrationId>,
+    peer: ConnectInfo<Peer>,
+    body: Body,
+) -> Response {
+    receive(agent, id, peer, body, Stream::Rootfs).await
+}
+
+async fn receive_images<R: Runtime>(
+    agent: Shared<R>,
+    id: Path<MigrationId>,
+    peer: ConnectInfo<Peer>,
+    body: Body,
+) -> Response {
+    receive(agent, id, peer, body, Stream::Images).await
+}
+
+async fn receive<R: Runtime>(
+    State(agent): Shared<R>,
+    Path(migration): Path<MigrationId>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Body,
+    stream: Stream,
+) -> Response {
+    let handovers = agent.handovers.clone();
+    let received = tokio::spawn(async move {
+        handovers
+            .receive(migration, stream, &peer, body.into_data_stream())
+            .await
+    })
+    .await
+    .unwrap_or_else(|error| Err(internal(&error)));
+    match received {
+        Ok(received) => (StatusCode::OK, Json(received)).into_response(),
+        Err(problem) => {
+            tracing::warn!(%migration, ?stream, problem = problem.detail, "a stream was refused");
+            Refusal(problem).into_response()
+        }
+    }
+}
