@@ -21,6 +21,15 @@ pub struct Utilization {
 }
 
 impl Utilization {
+    /// Of CPU and memory in hundredths of a percent; `None` where one is above 100 %.
+    pub fn new(cpu_hundredths: u16, memory_hundredths: u16, read_at: UnixMillis) -> Option<Self> {
+        Some(Self {
+            cpu: Percent::from_hundredths(cpu_hundredths)?,
+            memory: Percent::from_hundredths(memory_hundredths)?,
+            read_at,
+        })
+    }
+
     /// Whether the reading counts at `now`: not older than `max_age_ms`, and not from the future.
     pub fn is_fresh(&self, now: UnixMillis, max_age_ms: u64) -> bool {
         let age = i128::from(now.0) - i128::from(self.read_at.0);

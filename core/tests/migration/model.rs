@@ -1,0 +1,358 @@
+//! A plain model of a migration: two edges with one container between them, the control plane's
+//! row of it, and the requests that are still on their way.
+
+use carnet_core::migration::{Effect, Event, Phase, State, step};
+
+use crate::steps::plan;
+
+/// An order of the control plane to one edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Order {
+    PrepareSource,
+    PrepareTarget,
+    CopyAhead,
+    HandOver,
+    Restore,
+    Release,
+    Clean,
+    Resume,
+    Discard,
+}
+
+/// What an edge answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    Refused,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Process {
+    Running,
+    Frozen,
+    Gone,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Source {
+    pub process: Process,
+    /// How the hand-over ended here, once it has.
+    pub ended: Option<Order>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    pub prepared: bool,
+    pub images: bool,
+    pub running: bool,
+    /// The container has run here: it may have answered clients.
+    pub has_run: bool,
+    pub ended: Option<Order>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    Source,
+    Target,
+}
+
+/// What the edges promise. Each can be broken, to see that the exploration would notice.
+#[derive(Debug, Clone, Copy)]
+pub struct Promises {
+    /// An agent remembers that a hand-over has ended.
+    pub remember_the_end: bool,
+    /// A copy that has run at the target is not discarded.
+    pub keep_what_has_run: bool,
+    /// The runner tells a lost answer from a refusal.
+    pub unclear_is_not_failed: bool,
+}
+
+pub const ALL_KEPT: Promises = Promises {
+    remember_the_end: true,
+    keep_what_has_run: true,
+    unclear_is_not_failed: true,
+};
+
+#[derive(Debug, Clone)]
+pub struct World {
+    pub state: State,
+    /// Which of the effect's orders is next. Not saved: a crash begins the effect again.
+    pub position: usize,
+    pub generation: u64,
+    pub place: Place,
+    pub source: Source,
+    pub target: Target,
+    /// Requests given up by the control plane that have not arrived yet.
+    pub on_their_way: Vec<Order>,
+}
+
+/// A [`World`] for comparing: the texts of causes are left out.
+pub type Key = (
+    (Phase, Option<Phase>, usize),
+    usize,
+    u64,
+    Place,
+    Source,
+    Target,
+    Vec<Order>,
+);
+
+impl World {
+    pub fn new() -> Self {
+        Self {
+            state: State::Admitting,
+            position: 0,
+            generation: plan().generation(),
+            place: Place::Source,
+            source: Source {
+                process: Process::Running,
+                ended: None,
+            },
+            target: Target {
+                prepared: false,
+                images: false,
+                running: false,
+                has_run: false,
+                ended: None,
+            },
+            on_their_way: Vec::new(),
+        }
+    }
+
+    pub fn key(&self) -> Key {
+        let failures = match &self.state {
+            State::Restoring { failures, .. } => failures.len(),
+            _ => 0,
+        };
+        (
+            (
+                self.state.phase(),
+                self.state.cause().map(|cause| cause.phase),
+                failures,
+            ),
+            self.position,
+            self.generation,
+            self.place,
+            self.source.clone(),
+            self.target.clone(),
+            self.on_their_way.clone(),
+        )
+    }
+
+    /// The orders that make up the state's effect; none where the control plane does it itself.
+    pub fn orders(&self) -> &'static [Order] {
+        match self.state.effect() {
+            Some(Effect::Prepare(_)) => &[Order::PrepareSource, Order::PrepareTarget],
+            Some(Effect::CopyAhead(_)) => &[Order::CopyAhead],
+            Some(Effect::HandOver(_)) => &[Order::HandOver],
+            Some(Effect::Restore(_)) => &[Order::Restore],
+            Some(Effect::Release(_)) => &[Order::Release, Order::Clean],
+            Some(Effect::WithdrawTarget(_) | Effect::DiscardTarget(_)) => &[Order::Discard],
+            Some(Effect::ResumeSource(_)) => &[Order::Resume],
+            Some(Effect::Admit | Effect::Commit(_) | Effect::TakeBack(_)) | None => &[],
+        }
+    }
+
+    /// Feeds `event` to `step` and saves what it says.
+    pub fn feed(&mut self, event: Event) {
+        self.state = step(self.state.clone(), event).unwrap();
+        self.position = 0;
+    }
+
+    /// The control plane's transaction: compare, raise, and the new state, or nothing.
+    pub fn commit(&mut self) {
+        let plan = self.state.plan().unwrap();
+        assert_eq!(
+            (self.generation, self.place),
+            (plan.generation(), Place::Source)
+        );
+        (self.generation, self.place) = (plan.committed_generation(), Place::Target);
+        self.feed(Event::Done);
+    }
+
+    pub fn take_back(&mut self) {
+        let plan = self.state.plan().unwrap();
+        assert_eq!(
+            (self.generation, self.place),
+            (plan.committed_generation(), Place::Target)
+        );
+        (self.generation, self.place) = (plan.taken_back_generation(), Place::Source);
+        self.feed(Event::Done);
+    }
+
+    /// An order arrives at its edge and is carried out as agents promise.
+    pub fn arrive(&mut self, order: Order, promises: Promises) -> Answer {
+        let (ended, at_source) = match order {
+            Order::PrepareSource
+            | Order::CopyAhead
+            | Order::HandOver
+            | Order::Release
+            | Order::Resume => (self.source.ended, true),
+            Order::PrepareTarget | Order::Restore | Order::Clean | Order::Discard => {
+                (self.target.ended, false)
+            }
+        };
+        if let Some(ended) = ended
+            && promises.remember_the_end
+        {
+            return if ended == order {
+                Answer::Done
+            } else {
+                Answer::Refused
+            };
+        }
+        if order == Order::Discard && self.target.has_run && promises.keep_what_has_run {
+            return Answer::Refused;
+        }
+        let (source, target) = (&mut self.source, &mut self.target);
+        match order {
+            Order::PrepareSource => {}
+            Order::PrepareTarget => target.prepared = true,
+            Order::CopyAhead if !target.prepared => return Answer::Refused,
+            Order::CopyAhead => {}
+            Order::HandOver if source.process == Process::Gone => return Answer::Refused,
+            Order::HandOver => {
+                source.process = Process::Frozen;
+                if !target.prepared || target.ended.is_some() && promises.remember_the_end {
+                    return Answer::Refused;
+                }
+                target.images = true;
+            }
+            Order::Restore if target.has_run => {}
+            Order::Restore if !target.images => return Answer::Refused,
+            Order::Restore => (target.running, target.has_run) = (true, true),
+            Order::Release => source.process = Process::Gone,
+            Order::Clean => target.images = false,
+            Order::Resume if source.process == Process::Gone => return Answer::Refused,
+            Order::Resume => source.process = Process::Running,
+            Order::Discard => {
+                (target.prepared, target.images, target.running) = (false, false, false);
+            }
+        }
+        if matches!(
+            order,
+            Order::Release | Order::Resume | Order::Clean | Order::Discard
+        ) {
+            let ended = if at_source {
+                &mut source.ended
+            } else {
+                &mut target.ended
+            };
+            *ended = Some(order);
+        }
+        Answer::Done
+    }
+
+    /// The order is carried out in part, and the edge says that it failed. `None` where the
+    /// promises leave no way to fail half done.
+    pub fn arrive_half(&mut self, order: Order, promises: Promises) -> Option<()> {
+        match order {
+            // Frozen, and the images never came or are not whole.
+            Order::HandOver if self.source.ended.is_none() && !self.target.images => {
+                self.source.process = Process::Frozen;
+            }
+            // A directory is there, the network is not.
+            Order::PrepareTarget if self.target.ended.is_none() => self.target.prepared = true,
+            // Thawed, but not back on the network; killed, but its files are still there.
+            Order::Resume | Order::Release | Order::Clean => {
+                if self.arrive(order, promises) == Answer::Refused {
+                    return None;
+                }
+            }
+            // The images are gone, the rest is not.
+            Order::Discard if self.target.ended.is_none() && !self.target.has_run => {
+                self.target.images = false;
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Every invariant, by name; the one that does not hold.
+    pub fn violated(&self) -> Option<&'static str> {
+        [
+            (
+                "never two running copies",
+                self.invariant_never_two_running_copies(),
+            ),
+            (
+                "never none that can be brought back",
+                self.invariant_one_can_be_brought_back(),
+            ),
+            (
+                "no freeze without a plan",
+                self.invariant_no_freeze_without_a_plan(),
+            ),
+            (
+                "the target runs only after the commit",
+                self.invariant_target_runs_only_after_the_commit(),
+            ),
+            (
+                "the source never runs stale",
+                self.invariant_source_never_runs_stale(),
+            ),
+            (
+                "nobody runs but where the control plane says",
+                self.invariant_runs_where_control_says(),
+            ),
+            (
+                "the source is killed only once the target has run",
+                self.invariant_source_killed_only_after_target_ran(),
+            ),
+            ("it ends as it says", self.invariant_ends_as_it_says()),
+        ]
+        .into_iter()
+        .find_map(|(name, holds)| (!holds).then_some(name))
+    }
+
+    fn invariant_never_two_running_copies(&self) -> bool {
+        !(self.source.process == Process::Running && self.target.running)
+    }
+
+    fn invariant_one_can_be_brought_back(&self) -> bool {
+        self.source.process != Process::Gone || self.target.running
+    }
+
+    fn invariant_no_freeze_without_a_plan(&self) -> bool {
+        self.source.process != Process::Frozen || self.state.plan().is_some()
+    }
+
+    fn invariant_target_runs_only_after_the_commit(&self) -> bool {
+        !self.target.running || self.generation > plan().generation()
+    }
+
+    fn invariant_source_never_runs_stale(&self) -> bool {
+        !(self.source.process == Process::Running && self.target.has_run)
+    }
+
+    fn invariant_runs_where_control_says(&self) -> bool {
+        match self.place {
+            Place::Source => !self.target.running,
+            Place::Target => self.source.process != Process::Running,
+        }
+    }
+
+    fn invariant_source_killed_only_after_target_ran(&self) -> bool {
+        self.source.process != Process::Gone || self.target.has_run
+    }
+
+    fn invariant_ends_as_it_says(&self) -> bool {
+        let before = plan().generation();
+        let untouched = self.source.process == Process::Running
+            && !self.target.running
+            && !self.target.images
+            && !self.target.prepared
+            && self.place == Place::Source;
+        match self.state {
+            State::Completed { .. } => {
+                self.target.running
+                    && !self.target.images
+                    && self.source.process == Process::Gone
+                    && (self.generation, self.place) == (before + 1, Place::Target)
+            }
+            State::Denied => untouched && self.generation == before,
+            State::Failed { .. } => untouched && [before, before + 2].contains(&self.generation),
+            _ => true,
+        }
+    }
+}
