@@ -1,16 +1,17 @@
 //! An edge's part in a hand-over, order by order.
 //!
 //! A [`Record`] on disk says what this edge has to do with a migration. It is written before
-//! anything is made, and removed after everything is gone: what a crash leaves behind always has
-//! a record, and what has no record is none of a hand-over's business. So `discard` removes a
-//! container only if this hand-over brought it, and `release` only if this hand-over took it
-//! away.
+//! anything is made, and says that the hand-over ended only after everything is gone: what a
+//! crash leaves behind always has a record, and what has no record is none of a hand-over's
+//! business. So `discard` removes a container only if this hand-over brought it, and `release`
+//! only if this hand-over took it away. Orders that come late, after the end, are refused: see
+//! the promises in [`carnet_api::agent`].
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use carnet_api::agent::{CopiedAhead, Described, Done, HandedOver, Order, PrepareTarget};
 use carnet_api::tls::{Peer, edge_name};
@@ -28,6 +29,9 @@ use crate::tree::Manifest;
 /// next what changed meanwhile. More would chase a busy container for ever.
 const PASSES_AHEAD: u32 = 2;
 
+/// How long an ended hand-over is remembered.
+const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// What this edge has to do with a migration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -44,7 +48,25 @@ pub enum Role {
     },
     Target {
         container: Described,
+        /// It has run here. Set before it is heard on the network.
+        restored: bool,
     },
+    /// Whatever comes for this hand-over now comes too late.
+    Ended { how: End },
+}
+
+/// The order that ended a hand-over on this edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// Source: it runs elsewhere.
+    Release,
+    /// Source: it runs on here.
+    Resume,
+    /// Target: it is at home.
+    Clean,
+    /// Target: it never ran here.
+    Discard,
 }
 
 /// What was sent while the container was frozen.
@@ -98,7 +120,7 @@ impl Peers {
             .resolve(&name, address)
             .no_proxy()
             .tcp_nodelay(true)
-            .connect_timeout(std::time::Duration::from_secs(5))
+            .connect_timeout(Duration::from_secs(5))
             .build()
             .map_err(|error| internal(&error))?;
         clients.insert(key, client.clone());
@@ -137,6 +159,10 @@ impl<R: Runtime> Handovers<R> {
                 "`{name}` is being handed over already, by migration {other}"
             )));
         }
+        let known = self.load(order.migration)?.map(|record| record.role);
+        if !matches!(known, None | Some(Role::Source { handed_over: None })) {
+            return Err(not_prepared(&order));
+        }
         let described = self.runtime.describe(&name).await.map_err(cannot)?;
         self.save(&Record {
             order,
@@ -148,31 +174,35 @@ impl<R: Runtime> Handovers<R> {
     /// Target: checks that the container can come, and makes ready.
     ///
     /// # Errors
-    /// Why it cannot; nothing is left behind then.
+    /// Why it cannot. `discard` removes what was made by then.
     pub async fn prepare_target(&self, asked: PrepareTarget) -> Result<Done, Problem> {
         let PrepareTarget { order, container } = asked;
         let name = self.name(&order, order.target)?;
-        if self.load(order.migration)?.is_some() {
+        match self.load(order.migration)?.map(|record| record.role) {
             // Prepared before, perhaps by half: from the beginning.
-            self.runtime.remove(&name).await.map_err(cannot)?;
-        } else {
-            self.runtime
+            Some(Role::Target {
+                restored: false, ..
+            }) => self.runtime.remove(&name).await.map_err(cannot)?,
+            Some(_) => return Err(not_prepared(&order)),
+            None => self
+                .runtime
                 .check(&name, &container)
                 .await
-                .map_err(cannot)?;
+                .map_err(cannot)?,
         }
-        let migration = order.migration;
+        // A crash from here on leaves a part of the container, and a record by which `discard`
+        // knows that it may remove it.
         self.save(&Record {
             order,
             role: Role::Target {
                 container: container.clone(),
+                restored: false,
             },
         })?;
-        if let Err(error) = self.runtime.prepare(&name, &container).await {
-            self.runtime.remove(&name).await.map_err(cannot)?;
-            self.forget(migration)?;
-            return Err(cannot(error));
-        }
+        self.runtime
+            .prepare(&name, &container)
+            .await
+            .map_err(cannot)?;
         Ok(Done {})
     }
 
@@ -298,7 +328,15 @@ impl<R: Runtime> Handovers<R> {
     {
         let record = self
             .load(migration)?
-            .filter(|record| matches!(record.role, Role::Target { .. }))
+            .filter(|record| {
+                matches!(
+                    record.role,
+                    Role::Target {
+                        restored: false,
+                        ..
+                    }
+                )
+            })
             .ok_or_else(|| {
                 not_found(format!(
                     "this edge was not asked to receive migration {migration}"
@@ -319,28 +357,45 @@ impl<R: Runtime> Handovers<R> {
             .map_err(|error| cannot(format!("what arrived cannot be unpacked: {error}")))
     }
 
-    /// Target: brings the container to life.
+    /// Target: brings the container to life. Once it has run here this is done, whatever has
+    /// become of it since.
     ///
     /// # Errors
     /// Why it cannot be brought to life; it does not run then.
     pub async fn restore(&self, order: Order) -> Result<Done, Problem> {
         let name = self.name(&order, order.target)?;
-        self.target_record(&order)?;
-        self.runtime.restore(&name).await.map_err(cannot)?;
+        let Some(Role::Target {
+            container,
+            restored,
+        }) = self.load(order.migration)?.map(|record| record.role)
+        else {
+            return Err(not_prepared(&order));
+        };
+        if !restored {
+            self.runtime.restore(&name).await.map_err(cannot)?;
+            // A crash before this line: it runs and nobody has heard it; it is restored again.
+            self.save(&Record {
+                order,
+                role: Role::Target {
+                    container,
+                    restored: true,
+                },
+            })?;
+        }
+        // It runs, so that a failure here must not read as if it did not.
+        self.runtime
+            .connect(&name)
+            .await
+            .map_err(|error| internal(&error))?;
         Ok(Done {})
     }
 
-    /// Target: the container is at home; its images go, and the record with them.
+    /// Target: the container is at home; its images go.
     ///
     /// # Errors
     /// Where they cannot be removed.
     pub async fn clean(&self, order: Order) -> Result<Done, Problem> {
-        let name = self.name(&order, order.target)?;
-        if self.load(order.migration)?.is_some() {
-            self.runtime.forget_images(&name).await.map_err(cannot)?;
-            self.forget(order.migration)?;
-        }
-        Ok(Done {})
+        self.end(order, End::Clean).await
     }
 
     /// Source: the container runs elsewhere; what is here of it goes.
@@ -348,12 +403,7 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// Where it cannot be removed.
     pub async fn release(&self, order: Order) -> Result<Done, Problem> {
-        let name = self.name(&order, order.source)?;
-        if self.load(order.migration)?.is_some() {
-            self.runtime.remove(&name).await.map_err(cannot)?;
-            self.forget(order.migration)?;
-        }
-        Ok(Done {})
+        self.end(order, End::Release).await
     }
 
     /// Source: the container runs on here.
@@ -361,24 +411,67 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// Where it cannot be thawed.
     pub async fn resume(&self, order: Order) -> Result<Done, Problem> {
-        let name = self.name(&order, order.source)?;
-        if self.load(order.migration)?.is_some() {
-            self.runtime.thaw(&name).await.map_err(cannot)?;
-            self.forget(order.migration)?;
-        }
-        Ok(Done {})
+        self.end(order, End::Resume).await
     }
 
-    /// Target: what this hand-over brought goes, running or not.
+    /// Target: what this hand-over brought goes, unless it has run here.
     ///
     /// # Errors
-    /// Where it cannot be removed.
+    /// Where it has, or cannot be removed.
     pub async fn discard(&self, order: Order) -> Result<Done, Problem> {
-        let name = self.name(&order, order.target)?;
-        if self.load(order.migration)?.is_some() {
-            self.runtime.remove(&name).await.map_err(cannot)?;
-            self.forget(order.migration)?;
+        self.end(order, End::Discard).await
+    }
+
+    /// Ends the hand-over on this edge. A crash before the record is saved: the order comes
+    /// again, and finds less to do.
+    async fn end(&self, order: Order, how: End) -> Result<Done, Problem> {
+        let meant = match how {
+            End::Release | End::Resume => order.source,
+            End::Clean | End::Discard => order.target,
+        };
+        let name = self.name(&order, meant)?;
+        let role = self.load(order.migration)?.map(|record| record.role);
+        match (role, how) {
+            (Some(Role::Ended { how: before }), _) if before == how => return Ok(Done {}),
+            // Nothing is here; what comes late is refused from now on.
+            (None, _) => {}
+            (Some(Role::Source { .. }), End::Release) => {
+                self.runtime.remove(&name).await.map_err(cannot)?;
+            }
+            (Some(Role::Source { .. }), End::Resume) => {
+                self.runtime.thaw(&name).await.map_err(cannot)?;
+            }
+            (Some(Role::Target { .. }), End::Clean) => {
+                self.runtime.forget_images(&name).await.map_err(cannot)?;
+            }
+            (
+                Some(Role::Target {
+                    restored: false, ..
+                }),
+                End::Discard,
+            ) => {
+                self.runtime.remove(&name).await.map_err(cannot)?;
+            }
+            (Some(Role::Target { restored: true, .. }), End::Discard) => {
+                return Err(cannot(format!(
+                    "`{name}` has run here since, and may have answered clients"
+                )));
+            }
+            (Some(_), _) => return Err(not_prepared(&order)),
         }
+        let migration = order.migration;
+        self.save(&Record {
+            order,
+            role: Role::Ended { how },
+        })?;
+        self.sent_ahead
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&migration);
+        self.frozen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&migration);
         Ok(Done {})
     }
 
@@ -401,13 +494,6 @@ impl<R: Runtime> Handovers<R> {
         }
     }
 
-    fn target_record(&self, order: &Order) -> Result<(), Problem> {
-        match self.load(order.migration)?.map(|record| record.role) {
-            Some(Role::Target { .. }) => Ok(()),
-            _ => Err(not_prepared(order)),
-        }
-    }
-
     /// Another hand-over of the same container that has not ended.
     fn other_handover(&self, order: &Order) -> Result<Option<MigrationId>, Problem> {
         let Ok(entries) = fs::read_dir(&self.records) else {
@@ -421,6 +507,7 @@ impl<R: Runtime> Handovers<R> {
             if id != order.migration
                 && let Some(record) = self.load(id)?
                 && record.order.container == order.container
+                && !matches!(record.role, Role::Ended { .. })
             {
                 return Ok(Some(id));
             }
@@ -447,25 +534,31 @@ impl<R: Runtime> Handovers<R> {
         write_private(&self.path(record.order.migration), &text).map_err(|error| internal(&error))
     }
 
-    fn forget(&self, migration: MigrationId) -> Result<(), Problem> {
-        self.sent_ahead
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&migration);
-        self.frozen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&migration);
-        match fs::remove_file(self.path(migration)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(internal(&error)),
-            _ => Ok(()),
+    /// Forgets hand-overs that ended so long ago that no order for them can still be on its way.
+    ///
+    /// # Errors
+    /// Where the records cannot be read.
+    pub fn forget_old(&self) -> std::io::Result<()> {
+        for entry in fs::read_dir(&self.records)? {
+            let entry = entry?;
+            let is_old = entry
+                .metadata()?
+                .modified()?
+                .elapsed()
+                .is_ok_and(|age| age > REMEMBERED);
+            let ended = serde_json::from_slice::<Record>(&fs::read(entry.path())?)
+                .is_ok_and(|record| matches!(record.role, Role::Ended { .. }));
+            if is_old && ended {
+                fs::remove_file(entry.path())?;
+            }
         }
+        Ok(())
     }
 }
 
 fn not_prepared(order: &Order) -> Problem {
     cannot(format!(
-        "migration {} was not prepared on this edge, or has ended here",
+        "migration {} is not at this point on this edge: it was not prepared here, or has gone on or ended",
         order.migration
     ))
 }

@@ -135,6 +135,9 @@ async fn run_with<R: Runtime>(
         state,
         runtime,
     });
+    if let Err(error) = agent.handovers.forget_old() {
+        tracing::warn!(%error, "hand-overs that ended long ago cannot be forgotten");
+    }
     ready(address, &agent.runtime.problems().await);
     let sampling = tokio::spawn(async move { meter.keep_sampling().await });
     let served = axum::serve(

@@ -332,6 +332,15 @@ impl Runtime for LxcRuntime {
             .await
             .map_err(RuntimeError::Refused)?;
         }
+        Ok(())
+    }
+
+    async fn connect(&self, name: &ContainerName) -> Done {
+        if Self::cgroup(name).is_none() {
+            return Ok(());
+        }
+        let definition = Self::definition(name)?;
+        let host_interface = Self::host_interface(name).await?;
         network::join(&host_interface, &self.bridge).await?;
         network::announce(name, &definition.network).await?;
         Ok(())

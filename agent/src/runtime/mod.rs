@@ -91,9 +91,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// images.
     fn thaw(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
 
-    /// Brings a prepared container to life from [`images`](Self::images), and puts it on the
-    /// network. Done where it runs already.
+    /// Brings a prepared container to life from [`images`](Self::images), not yet on the network.
+    /// Done where it runs already; where it fails, nothing runs.
     fn restore(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+
+    /// Puts a restored container on the network, if it is still there.
+    fn connect(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
 
     /// Removes the images.
     fn forget_images(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;

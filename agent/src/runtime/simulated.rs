@@ -213,6 +213,10 @@ impl Runtime for SimulatedRuntime {
         )
     }
 
+    async fn connect(&self, _name: &ContainerName) -> Done {
+        Ok(())
+    }
+
     async fn forget_images(&self, name: &ContainerName) -> Done {
         remove_directory(&self.images(name))
     }
