@@ -1,0 +1,361 @@
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use carnet_api::v1::{
+    Claim, Container, ContainerRegistration, Problem, RegisterContainer, Role, UpdateRequirements,
+};
+use carnet_core::ids::ContainerId;
+use carnet_core::instant::UnixMillis;
+use carnet_core::policy::{
+    Faults, Requirements, requirements_from_compact, requirements_from_json,
+};
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::App;
+use super::access::Caller;
+use super::edges::visible;
+use super::problem::{ApiError, Input};
+use crate::agents::Endpoint;
+use crate::names::check_name;
+use crate::secret::Secret;
+use crate::store::{ContainerRecord, NewContainer};
+use crate::{clock, secret};
+
+/// How long a claim code is good for.
+const CLAIM_MS: i64 = 15 * 60 * 1000;
+/// Random bytes in it.
+const CLAIM_BYTES: usize = 16;
+/// Where it is placed inside the container.
+const CLAIM_PATH: &str = "/run/carnet-claim";
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, register))
+        .routes(routes!(show, forget))
+        .routes(routes!(require))
+        .routes(routes!(claim))
+        .routes(routes!(confirm_claim))
+        .routes(routes!(confirm))
+}
+
+/// Requirements as somebody wrote them: an object with long names, or a compact row.
+fn read_requirements(written: &Value) -> Result<Requirements, Faults> {
+    match written {
+        Value::String(row) => requirements_from_compact(row),
+        other => requirements_from_json(other),
+    }
+}
+
+fn may_see(caller: &Caller, record: &ContainerRecord) -> bool {
+    caller.sees_everything()
+        || (caller.is(Role::ContainerOwner) && record.container.owner == caller.account)
+        || (caller.is(Role::EdgeOwner) && record.edge_owner == caller.account)
+}
+
+/// The one container of that name or id that `filter` lets through.
+async fn find(
+    app: &App,
+    name_or_id: &str,
+    filter: impl Fn(&ContainerRecord) -> bool,
+) -> Result<ContainerRecord, ApiError> {
+    let mut found = app.store.containers_named(name_or_id).await?;
+    found.retain(filter);
+    let first = found.pop();
+    match (first, found.is_empty()) {
+        (Some(record), true) => Ok(record),
+        (Some(_), false) => Err(ApiError::conflict(format!(
+            "there are several containers `{name_or_id}`; name one by its id"
+        ))),
+        (None, _) => Err(ApiError::not_found("container", name_or_id)),
+    }
+}
+
+/// The caller's own container; others' answer as if they were not there.
+pub(super) async fn owned(
+    app: &App,
+    caller: &Caller,
+    name_or_id: &str,
+) -> Result<Container, ApiError> {
+    let record = find(app, name_or_id, |record| {
+        record.container.owner == caller.account
+    })
+    .await?;
+    Ok(record.container)
+}
+
+/// The caller's containers; for an edge owner, those on the owner's edges.
+#[utoipa::path(
+    get, path = "/v1/containers", tag = "containers", operation_id = "list_containers",
+    responses((status = 200, body = Vec<Container>), (status = 403, body = Problem))
+)]
+async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Container>>, ApiError> {
+    let containers = app.store.containers().await?;
+    Ok(Json(
+        containers
+            .into_iter()
+            .filter(|record| may_see(&caller, record))
+            .map(|record| record.container)
+            .collect(),
+    ))
+}
+
+/// One container.
+#[utoipa::path(
+    get, path = "/v1/containers/{container}", tag = "containers", operation_id = "show_container",
+    params(("container" = String, Path, description = "Its name or id.")),
+    responses((status = 200, body = Container), (status = 404, body = Problem))
+)]
+async fn show(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<Json<Container>, ApiError> {
+    let record = find(&app, &name, |record| may_see(&caller, record)).await?;
+    Ok(Json(record.container))
+}
+
+/// Registers a container. It is pending until it is shown that it is the caller's: by a claim
+/// code placed inside it, or by the word of its edge's owner.
+#[utoipa::path(
+    post, path = "/v1/containers", tag = "containers", operation_id = "register_container",
+    request_body = RegisterContainer,
+    responses(
+        (status = 201, body = Container),
+        (status = 409, description = "The caller has one of that name, or it is another's.", body = Problem),
+        (status = 422, description = "With every fault.", body = Problem),
+    )
+)]
+async fn register(
+    State(app): State<App>,
+    caller: Caller,
+    Input(asked): Input<RegisterContainer>,
+) -> Result<(StatusCode, Json<Container>), ApiError> {
+    let mut faults = Vec::new();
+    if let Err(error) = check_name("name", &asked.name) {
+        faults.extend(error.0.faults);
+    }
+    let requirements = match read_requirements(&asked.requirements) {
+        Ok(requirements) => requirements,
+        Err(found) => {
+            faults.extend(ApiError::from(found).0.faults);
+            Requirements::default()
+        }
+    };
+    if !faults.is_empty() {
+        return Err(ApiError::faults(faults));
+    }
+    let edge = visible(&app, &caller, &asked.edge).await?;
+    let same_name = app.store.containers_named(&asked.name).await?;
+    if same_name.iter().any(|other| {
+        other.container.edge == edge.id
+            && other.container.registration == ContainerRegistration::Confirmed
+            && other.container.owner != caller.account
+    }) {
+        return Err(anothers(&asked.name));
+    }
+    let new = NewContainer {
+        id: ContainerId::from_uuid(Uuid::now_v7()),
+        name: asked.name,
+        owner: caller.account,
+        edge: edge.id,
+        requirements: requirements.to_json(),
+        created_at: clock::now(),
+    };
+    match app.store.create_container(&new).await {
+        Err(error) if error.is_duplicate() => Err(ApiError::conflict(format!(
+            "you have a container `{}` already",
+            new.name
+        ))),
+        done => {
+            done?;
+            let container = owned(&app, &caller, &new.id.to_string()).await?;
+            Ok((StatusCode::CREATED, Json(container)))
+        }
+    }
+}
+
+fn anothers(name: &str) -> ApiError {
+    ApiError::conflict(format!(
+        "`{name}` on that edge is another owner's; it was confirmed first"
+    ))
+}
+
+/// Replaces a container's requirements. A move under way that was permitted under the old ones
+/// is stopped at its commit.
+#[utoipa::path(
+    put, path = "/v1/containers/{container}/requirements", tag = "containers",
+    operation_id = "require_of_container",
+    params(("container" = String, Path, description = "Its name or id.")),
+    request_body = UpdateRequirements,
+    responses((status = 200, body = Container), (status = 404, body = Problem),
+              (status = 422, description = "With every fault.", body = Problem))
+)]
+async fn require(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    caller: Caller,
+    Input(asked): Input<UpdateRequirements>,
+) -> Result<Json<Container>, ApiError> {
+    let container = owned(&app, &caller, &name).await?;
+    let requirements = read_requirements(&asked.requirements)?;
+    app.store
+        .set_requirements(container.id, &requirements.to_json())
+        .await?;
+    Ok(Json(owned(&app, &caller, &name).await?))
+}
+
+/// Gives out a one-time code: whoever can write it into the container controls it.
+#[utoipa::path(
+    post, path = "/v1/containers/{container}/claims", tag = "containers",
+    operation_id = "claim_container",
+    params(("container" = String, Path, description = "Its name or id.")),
+    responses(
+        (status = 201, body = Claim),
+        (status = 404, body = Problem),
+        (status = 409, description = "It is confirmed already.", body = Problem),
+    )
+)]
+async fn claim(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<(StatusCode, Json<Claim>), ApiError> {
+    let container = owned(&app, &caller, &name).await?;
+    if container.registration == ContainerRegistration::Confirmed {
+        return Err(ApiError::conflict(format!("`{name}` is confirmed already")));
+    }
+    let code = Secret::new("carnet-claim-", CLAIM_BYTES);
+    let expires_at_ms = UnixMillis(clock::now().0 + CLAIM_MS);
+    app.store
+        .set_claim(container.id, &code.hash(), expires_at_ms)
+        .await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(Claim {
+            code: code.reveal(),
+            path: CLAIM_PATH.to_owned(),
+            expires_at_ms,
+        }),
+    ))
+}
+
+/// Has the code read inside the container by its edge's agent; if it is the one given out, the
+/// container is the caller's from now on.
+#[utoipa::path(
+    post, path = "/v1/containers/{container}/confirm-claim", tag = "containers",
+    operation_id = "confirm_claim",
+    params(("container" = String, Path, description = "Its name or id.")),
+    responses(
+        (status = 200, body = Container),
+        (status = 404, body = Problem),
+        (status = 409, description = "No code, another code, or another's container.", body = Problem),
+        (status = 502, description = "The edge's agent cannot read it.", body = Problem),
+    )
+)]
+async fn confirm_claim(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<Json<Container>, ApiError> {
+    let container = owned(&app, &caller, &name).await?;
+    if container.registration == ContainerRegistration::Confirmed {
+        return Ok(Json(container));
+    }
+    let edge = visible(&app, &caller, &container.edge.to_string()).await?;
+    let endpoint = Endpoint {
+        edge: edge.id,
+        name: edge.name,
+        address: edge.address,
+    };
+    let placed = app
+        .agents
+        .claim(&endpoint, &container.name)
+        .await
+        .map_err(|error| ApiError::edge(error.to_string()))?;
+    let Some(found) = placed.code else {
+        return Err(ApiError::conflict(format!(
+            "there is no {CLAIM_PATH} in `{}`; write the claim code into it",
+            container.name
+        )));
+    };
+    let confirmed = app
+        .store
+        .confirm_by_claim(container.id, &secret::hash(&found), clock::now())
+        .await;
+    match confirmed {
+        Err(error) if error.is_duplicate() => Err(anothers(&container.name)),
+        Ok(false) => Err(ApiError::conflict(format!(
+            "{CLAIM_PATH} in `{}` does not hold the claim code, or the code has expired; ask for another",
+            container.name
+        ))),
+        done => {
+            done?;
+            app.look_now.notify_one();
+            Ok(Json(owned(&app, &caller, &name).await?))
+        }
+    }
+}
+
+/// The edge's owner confirms that a container on the edge is whoever registered it's.
+#[utoipa::path(
+    post, path = "/v1/containers/{container}/confirm", tag = "containers",
+    operation_id = "confirm_container",
+    params(("container" = String, Path, description = "Its id, or its name where that is plain.")),
+    responses(
+        (status = 200, body = Container),
+        (status = 404, body = Problem),
+        (status = 409, description = "Another owner's registration was confirmed first.", body = Problem),
+    )
+)]
+async fn confirm(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<Json<Container>, ApiError> {
+    let on_own_edge = |record: &ContainerRecord| record.edge_owner == caller.account;
+    let record = find(&app, &name, on_own_edge).await?;
+    let confirmed = app
+        .store
+        .confirm_container(record.container.id, clock::now())
+        .await;
+    match confirmed {
+        Err(error) if error.is_duplicate() => Err(anothers(&record.container.name)),
+        done => {
+            done?;
+            app.look_now.notify_one();
+            let id = record.container.id.to_string();
+            Ok(Json(find(&app, &id, on_own_edge).await?.container))
+        }
+    }
+}
+
+/// Forgets a container: Carnet will not move it any more. The container itself stays where it
+/// is.
+#[utoipa::path(
+    delete, path = "/v1/containers/{container}", tag = "containers",
+    operation_id = "forget_container",
+    params(("container" = String, Path, description = "Its name or id.")),
+    responses(
+        (status = 200, description = "It is forgotten.", body = Object),
+        (status = 404, body = Problem),
+        (status = 409, description = "It is being moved.", body = Problem),
+    )
+)]
+async fn forget(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<Json<Value>, ApiError> {
+    let container = owned(&app, &caller, &name).await?;
+    if app.store.delete_container(container.id).await? {
+        Ok(Json(serde_json::json!({})))
+    } else {
+        Err(ApiError::conflict(format!(
+            "`{}` is being moved; it can be forgotten afterwards",
+            container.name
+        )))
+    }
+}

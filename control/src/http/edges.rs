@@ -1,0 +1,324 @@
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use carnet_api::v1::{
+    Contradiction, DetectedFacts, Edge, EnrolmentToken, Problem, RegisterEdge, Role,
+    UpdateAttributes,
+};
+use carnet_core::ids::{EdgeId, EnrolmentId};
+use carnet_core::instant::UnixMillis;
+use carnet_core::policy::{
+    Attributes, Faults, Frequency, Memory, attributes_from_compact, attributes_from_json,
+};
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::App;
+use super::access::Caller;
+use super::problem::{ApiError, Input};
+use crate::clock;
+use crate::names::check_name;
+use crate::secret::Secret;
+use crate::store::{EdgeRecord, NewEdge, StoreError};
+
+/// How long an enrolment token is good for.
+const ENROLMENT_MS: i64 = 3600 * 1000;
+/// Random bytes in it.
+const ENROLMENT_BYTES: usize = 32;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, register))
+        .routes(routes!(show))
+        .routes(routes!(describe))
+        .routes(routes!(create_enrolment_token))
+}
+
+/// Attributes as somebody wrote them: an object with long names, or a compact row.
+fn read_attributes(written: &Value) -> Result<Attributes, Faults> {
+    match written {
+        Value::String(row) => attributes_from_compact(row),
+        other => attributes_from_json(other),
+    }
+}
+
+/// What the caller may see of an edge; `None`: not even that it is there.
+pub(super) async fn visible(
+    app: &App,
+    caller: &Caller,
+    name_or_id: &str,
+) -> Result<EdgeRecord, ApiError> {
+    let missing = || ApiError::not_found("edge", name_or_id);
+    let edge = app.store.edge(name_or_id).await?.ok_or_else(missing)?;
+    let shared = app.store.edges_shared_with(caller.account).await?;
+    if may_see(caller, &edge, &shared) {
+        Ok(edge)
+    } else {
+        Err(missing())
+    }
+}
+
+/// The caller's own edge; others' answer as if they were not there.
+pub(super) async fn owned(
+    app: &App,
+    caller: &Caller,
+    name_or_id: &str,
+) -> Result<EdgeRecord, ApiError> {
+    let edge = app.store.edge(name_or_id).await?;
+    edge.filter(|edge| edge.owner == caller.account)
+        .ok_or_else(|| ApiError::not_found("edge", name_or_id))
+}
+
+fn may_see(caller: &Caller, edge: &EdgeRecord, shared: &[EdgeId]) -> bool {
+    caller.sees_everything()
+        || (caller.is(Role::EdgeOwner) && edge.owner == caller.account)
+        || (caller.is(Role::ContainerOwner) && shared.contains(&edge.id))
+}
+
+/// An edge as the caller sees it: who holds only a key does not learn whose it is.
+fn shown(caller: &Caller, edge: EdgeRecord) -> Edge {
+    let sees_owner = caller.sees_everything() || edge.owner == caller.account;
+    let contradictions = match (attributes_from_json(&edge.attributes), &edge.detected) {
+        (Ok(declared), Some(detected)) => contradictions(&declared, detected),
+        _ => Vec::new(),
+    };
+    Edge {
+        id: edge.id,
+        name: edge.name,
+        owner: sees_owner.then_some(edge.owner),
+        address: edge.address,
+        attributes: edge.attributes,
+        attributes_revision: edge.attributes_revision,
+        enrolled: edge.enrolled,
+        health: edge.health,
+        utilization: edge.utilization,
+        active_containers: edge.active_containers,
+        detected: edge.detected,
+        contradictions,
+        created_at_ms: edge.created_at,
+    }
+}
+
+/// Where what is declared is more than what was found. Clock rates and sizes of memory are told
+/// differently by maker, firmware and kernel: a tenth is let pass.
+fn contradictions(declared: &Attributes, detected: &DetectedFacts) -> Vec<Contradiction> {
+    let exceeds = |declared: u64, detected: u64| declared * 9 > detected * 10;
+    let mut found = Vec::new();
+    let mut contradict = |attribute: &str, declared: String, detected: String| {
+        found.push(Contradiction {
+            attribute: attribute.to_owned(),
+            declared,
+            detected,
+        });
+    };
+    if let (Some(declared), Some(detected)) = (declared.cpu, detected.cpu_mhz)
+        && exceeds(declared.mhz().into(), detected.into())
+    {
+        contradict(
+            "cpu_ghz",
+            declared.to_string(),
+            Frequency::from_mhz(detected).to_string(),
+        );
+    }
+    if let (Some(declared), Some(detected)) = (declared.memory, detected.memory_mb)
+        && exceeds(declared.mb().into(), detected)
+    {
+        let detected = Memory::from_mb(u32::try_from(detected).unwrap_or(u32::MAX));
+        contradict("memory_gb", declared.to_string(), detected.to_string());
+    }
+    let missing: Vec<&str> = declared
+        .virtualization
+        .iter()
+        .map(|tool| tool.as_str())
+        .filter(|tool| *tool == "lxc" && !detected.virtualization.iter().any(|has| has == tool))
+        .collect();
+    if !missing.is_empty() {
+        contradict(
+            "virtualization",
+            missing.join(","),
+            detected.virtualization.join(","),
+        );
+    }
+    found
+}
+
+/// The edges that the caller owns or may use.
+#[utoipa::path(
+    get, path = "/v1/edges", tag = "edges", operation_id = "list_edges",
+    responses((status = 200, body = Vec<Edge>), (status = 403, body = Problem))
+)]
+async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Edge>>, ApiError> {
+    let shared = app.store.edges_shared_with(caller.account).await?;
+    let edges = app.store.edges().await?;
+    Ok(Json(
+        edges
+            .into_iter()
+            .filter(|edge| may_see(&caller, edge, &shared))
+            .map(|edge| shown(&caller, edge))
+            .collect(),
+    ))
+}
+
+/// One edge.
+#[utoipa::path(
+    get, path = "/v1/edges/{edge}", tag = "edges", operation_id = "show_edge",
+    params(("edge" = String, Path, description = "Its name or id.")),
+    responses((status = 200, body = Edge), (status = 404, body = Problem))
+)]
+async fn show(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<Json<Edge>, ApiError> {
+    let edge = visible(&app, &caller, &name).await?;
+    Ok(Json(shown(&caller, edge)))
+}
+
+/// Registers an edge. Its agent enrols with a token from `enrolment-tokens`.
+#[utoipa::path(
+    post, path = "/v1/edges", tag = "edges", operation_id = "register_edge",
+    request_body = RegisterEdge,
+    responses(
+        (status = 201, body = Edge),
+        (status = 409, description = "Name or address is taken.", body = Problem),
+        (status = 422, description = "With every fault.", body = Problem),
+    )
+)]
+async fn register(
+    State(app): State<App>,
+    caller: Caller,
+    Input(asked): Input<RegisterEdge>,
+) -> Result<(StatusCode, Json<Edge>), ApiError> {
+    let mut faults = Vec::new();
+    if let Err(error) = check_name("name", &asked.name) {
+        faults.extend(error.0.faults);
+    }
+    if asked.address.parse::<SocketAddr>().is_err() {
+        let allowed = "where its agent listens, ip:port, such as `192.0.2.7:7443`";
+        faults.extend(
+            ApiError::fault("address", &asked.address, "not an address", allowed)
+                .0
+                .faults,
+        );
+    }
+    let attributes = match read_attributes(&asked.attributes) {
+        Ok(attributes) => attributes,
+        Err(found) => {
+            faults.extend(ApiError::from(found).0.faults);
+            Attributes::default()
+        }
+    };
+    if !faults.is_empty() {
+        return Err(ApiError::faults(faults));
+    }
+    let new = NewEdge {
+        id: EdgeId::from_uuid(Uuid::now_v7()),
+        name: asked.name,
+        owner: caller.account,
+        address: asked.address,
+        attributes: attributes.to_json(),
+        created_at: clock::now(),
+    };
+    match app.store.create_edge(&new).await {
+        Err(error) if error.is_duplicate() => Err(ApiError::conflict(format!(
+            "there is an edge named `{}`, or one at `{}`, already",
+            new.name, new.address
+        ))),
+        done => {
+            done?;
+            let edge = owned(&app, &caller, &new.name).await?;
+            Ok((StatusCode::CREATED, Json(shown(&caller, edge))))
+        }
+    }
+}
+
+/// Replaces an edge's attributes. A move under way that was permitted under the old ones is
+/// stopped at its commit.
+#[utoipa::path(
+    put, path = "/v1/edges/{edge}/attributes", tag = "edges", operation_id = "describe_edge",
+    params(("edge" = String, Path, description = "Its name or id.")),
+    request_body = UpdateAttributes,
+    responses((status = 200, body = Edge), (status = 404, body = Problem),
+              (status = 422, description = "With every fault.", body = Problem))
+)]
+async fn describe(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    caller: Caller,
+    Input(asked): Input<UpdateAttributes>,
+) -> Result<Json<Edge>, ApiError> {
+    let edge = owned(&app, &caller, &name).await?;
+    let attributes = read_attributes(&asked.attributes)?;
+    app.store
+        .set_attributes(edge.id, &attributes.to_json())
+        .await?;
+    let edge = owned(&app, &caller, &name).await?;
+    Ok(Json(shown(&caller, edge)))
+}
+
+/// Makes a one-time token with which the edge's agent enrols. Tokens made before are good no
+/// more.
+#[utoipa::path(
+    post, path = "/v1/edges/{edge}/enrolment-tokens", tag = "edges",
+    operation_id = "create_enrolment_token",
+    params(("edge" = String, Path, description = "Its name or id.")),
+    responses((status = 201, body = EnrolmentToken), (status = 404, body = Problem))
+)]
+async fn create_enrolment_token(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<(StatusCode, Json<EnrolmentToken>), ApiError> {
+    let edge = owned(&app, &caller, &name).await?;
+    let fingerprint = app
+        .authority
+        .authority()
+        .map_err(|error| ApiError::internal(&error))?
+        .fingerprint();
+    let secret = Secret::new("", ENROLMENT_BYTES);
+    let expires_at_ms = UnixMillis(clock::now().0 + ENROLMENT_MS);
+    let id = EnrolmentId::from_uuid(Uuid::now_v7());
+    let made: Result<(), StoreError> = app
+        .store
+        .create_enrolment_token(id, edge.id, &secret.hash(), expires_at_ms)
+        .await;
+    made?;
+    Ok((
+        StatusCode::CREATED,
+        Json(EnrolmentToken {
+            token: format!("carnet-enrol.{}.{fingerprint}", secret.reveal()),
+            expires_at_ms,
+        }),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_declared_beyond_what_was_found_is_told() {
+        let detected = DetectedFacts {
+            cpu_mhz: Some(2_400),
+            memory_mb: Some(8_000),
+            ..DetectedFacts::default()
+        };
+        let told = |row: &str| -> Vec<String> {
+            contradictions(&attributes_from_compact(row).unwrap(), &detected)
+                .into_iter()
+                .map(|contradiction| contradiction.attribute)
+                .collect()
+        };
+        assert_eq!(told("A jp caA deA - 2.6 8 - - -"), Vec::<String>::new());
+        assert_eq!(
+            told("A jp caA deA - 3.2 16 - - -"),
+            ["cpu_ghz", "memory_gb"]
+        );
+        assert_eq!(told("A jp caA deA lxc - - - - -"), ["virtualization"]);
+        assert_eq!(told("A jp caA deA - 1 1 - - -"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,318 @@
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use carnet_api::v1::{ContainerRegistration, CreateMigration, Migration, Problem};
+use carnet_core::ids::MigrationId;
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::App;
+use super::access::Caller;
+use super::containers;
+use super::problem::{ApiError, Input};
+use crate::clock;
+use crate::store::migrations::{MigrationRecord, NewMigration};
+
+/// The longest that a request may wait, in seconds.
+const MAX_WAIT_S: u64 = 600;
+/// How many migrations are listed where it is not said.
+const LISTED: u32 = 100;
+const MAX_LISTED: u32 = 1_000;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show))
+        .routes(routes!(events))
+}
+
+/// Which migrations are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    /// Only those of this container, name or id.
+    container: Option<String>,
+    /// At most so many: 1 to 1,000; 100 where it is absent.
+    limit: Option<u32>,
+}
+
+/// How long to wait for an end.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Waiting {
+    /// Answer when the migration has ended, or after so many seconds, at most 600.
+    wait: Option<u64>,
+}
+
+impl Waiting {
+    fn limit(&self) -> Result<Option<Duration>, ApiError> {
+        match self.wait {
+            Some(seconds) if seconds > MAX_WAIT_S => Err(ApiError::fault(
+                "wait",
+                &seconds.to_string(),
+                "too long",
+                "seconds, at most 600",
+            )),
+            wait => Ok(wait.map(Duration::from_secs)),
+        }
+    }
+}
+
+fn may_see(caller: &Caller, record: &MigrationRecord) -> bool {
+    caller.sees_everything() || record.owner == caller.account
+}
+
+/// A migration that the caller may see; others' answer as if they were not there.
+async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migration, ApiError> {
+    let missing = || ApiError::not_found("migration", id);
+    let parsed: MigrationId = id.parse().map_err(|_| missing())?;
+    let record = app.store.migration(parsed).await?;
+    record
+        .filter(|record| may_see(caller, record))
+        .map(|record| record.migration)
+        .ok_or_else(missing)
+}
+
+/// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
+#[utoipa::path(
+    get, path = "/v1/migrations", tag = "migrations", operation_id = "list_migrations",
+    params(Listing),
+    responses((status = 200, body = Vec<Migration>), (status = 400, body = Problem),
+              (status = 403, body = Problem), (status = 422, body = Problem))
+)]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Result<Json<Vec<Migration>>, ApiError> {
+    let Query(listing) = listing?;
+    let limit = listing.limit.unwrap_or(LISTED);
+    if !(1..=MAX_LISTED).contains(&limit) {
+        return Err(ApiError::fault(
+            "limit",
+            &limit.to_string(),
+            "out of range",
+            "1 to 1,000",
+        ));
+    }
+    let owner = (!caller.sees_everything()).then_some(caller.account);
+    let records = app
+        .store
+        .migrations(owner, listing.container.as_deref(), limit)
+        .await?;
+    Ok(Json(
+        records.into_iter().map(|record| record.migration).collect(),
+    ))
+}
+
+/// Asks for a move. The candidates are audited in turn, until one is permitted; the container
+/// then moves there while it runs.
+///
+/// Answered at once with where the migration can be followed, or, with `wait`, when it has ended.
+#[utoipa::path(
+    post, path = "/v1/migrations", tag = "migrations", operation_id = "create_migration",
+    params(Waiting),
+    request_body = CreateMigration,
+    responses(
+        (status = 202, description = "It is under way.", body = Migration,
+         headers(("location" = String, description = "Where it can be followed."))),
+        (status = 200, description = "It has ended within the time waited.", body = Migration,
+         headers(("location" = String, description = "Where it stands."))),
+        (status = 404, description = "No such container of the caller's.", body = Problem),
+        (status = 409, description = "The container is being moved, is not confirmed, or there is no edge to go to.", body = Problem),
+        (status = 422, description = "No such edge or region that the caller may use.", body = Problem),
+    )
+)]
+async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    waiting: Result<Query<Waiting>, QueryRejection>,
+    Input(asked): Input<CreateMigration>,
+) -> Result<Response, ApiError> {
+    let Query(waiting) = waiting?;
+    let limit = waiting.limit()?;
+    let container = containers::owned(&app, &caller, &asked.container).await?;
+    if container.registration != ContainerRegistration::Confirmed {
+        return Err(ApiError::conflict(format!(
+            "it has not been shown that `{}` is yours: place its claim code inside it (carnet container claim, then prove), or have its edge's owner confirm it",
+            container.name
+        )));
+    }
+    // What can only fail is told now, not kept as a migration.
+    app.migrations.check(container.id, &asked.to).await?;
+    let new = NewMigration {
+        id: MigrationId::from_uuid(Uuid::now_v7()),
+        container: container.id,
+        requested_by: caller.account,
+        to: asked.to,
+        source: container.edge,
+        created_at: clock::now(),
+    };
+    let news = app.migrations.news();
+    match app.store.create_migration(&new).await {
+        Err(error) if error.is_duplicate() => {
+            let under_way = containers::owned(&app, &caller, &container.id.to_string()).await?;
+            return Err(ApiError::conflict(format!(
+                "`{}` is being moved already{}; wait for its end",
+                container.name,
+                under_way
+                    .migration
+                    .map(|id| format!(", by migration {id}"))
+                    .unwrap_or_default()
+            )));
+        }
+        // A crash from here on: the next start takes the migration up.
+        done => done?,
+    }
+    app.migrations.start(new.id);
+    let migration = wait(&app, &caller, new.id, news, limit).await?;
+    let status = if migration.state.is_ended() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    let mut headers = HeaderMap::new();
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/migrations/{}", new.id)) {
+        headers.insert(header::LOCATION, location);
+    }
+    Ok((status, headers, Json(migration)).into_response())
+}
+
+/// The migration when it has ended, or as it stands after `limit`.
+async fn wait(
+    app: &App,
+    caller: &Caller,
+    id: MigrationId,
+    mut news: broadcast::Receiver<MigrationId>,
+    limit: Option<Duration>,
+) -> Result<Migration, ApiError> {
+    let mut stopping = app.stopping.clone();
+    let deadline = tokio::time::Instant::now() + limit.unwrap_or_default();
+    loop {
+        let migration = visible(app, caller, &id.to_string()).await?;
+        if migration.state.is_ended() {
+            return Ok(migration);
+        }
+        tokio::select! {
+            changed = changed(&mut news, id) => {
+                if changed.is_none() {
+                    return Ok(migration);
+                }
+            }
+            () = tokio::time::sleep_until(deadline) => return Ok(migration),
+            _ = stopping.changed() => return Ok(migration),
+        }
+    }
+}
+
+/// Waits until there may be news of `id`; `None`: there will be none any more.
+async fn changed(news: &mut broadcast::Receiver<MigrationId>, id: MigrationId) -> Option<()> {
+    loop {
+        match news.recv().await {
+            Ok(about) if about == id => return Some(()),
+            Ok(_) => {}
+            // Among what was missed may be the one waited for.
+            Err(RecvError::Lagged(_)) => return Some(()),
+            Err(RecvError::Closed) => return None,
+        }
+    }
+}
+
+/// One migration.
+#[utoipa::path(
+    get, path = "/v1/migrations/{migration}", tag = "migrations", operation_id = "show_migration",
+    params(("migration" = String, Path, description = "Its id."), Waiting),
+    responses((status = 200, body = Migration), (status = 404, body = Problem),
+              (status = 422, body = Problem))
+)]
+async fn show(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    caller: Caller,
+    waiting: Result<Query<Waiting>, QueryRejection>,
+) -> Result<Json<Migration>, ApiError> {
+    let Query(waiting) = waiting?;
+    let limit = waiting.limit()?;
+    let news = app.migrations.news();
+    let migration = visible(&app, &caller, &id).await?;
+    Ok(Json(wait(&app, &caller, migration.id, news, limit).await?))
+}
+
+/// The migration each time it changes, until it has ended: server-sent events named `migration`,
+/// each with the whole migration as its data.
+#[utoipa::path(
+    get, path = "/v1/migrations/{migration}/events", tag = "migrations",
+    operation_id = "follow_migration",
+    params(("migration" = String, Path, description = "Its id.")),
+    responses(
+        (status = 200, description = "Server-sent events.", body = String, content_type = "text/event-stream"),
+        (status = 404, body = Problem),
+    )
+)]
+async fn events(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    caller: Caller,
+) -> Result<impl IntoResponse, ApiError> {
+    let news = app.migrations.news();
+    let migration = visible(&app, &caller, &id).await?;
+    let stopping = app.stopping.clone();
+    let follower = Follower {
+        id: migration.id,
+        app,
+        caller,
+        news,
+        stopping,
+        next: Some(migration),
+    };
+    Ok(Sse::new(follower.stream()).keep_alive(KeepAlive::default()))
+}
+
+struct Follower {
+    app: App,
+    caller: Caller,
+    id: MigrationId,
+    news: broadcast::Receiver<MigrationId>,
+    stopping: watch::Receiver<()>,
+    /// What is told next, where it is known already.
+    next: Option<Migration>,
+}
+
+impl Follower {
+    fn stream(self) -> impl Stream<Item = Result<Event, axum::Error>> {
+        stream::unfold(Some(self), |follower| async move {
+            let mut follower = follower?;
+            let migration = follower.next().await?;
+            let ended = migration.state.is_ended();
+            let event = Event::default().event("migration").json_data(&migration);
+            Some((event, (!ended).then_some(follower)))
+        })
+    }
+
+    /// `None` ends the stream: who wants to know more asks again.
+    async fn next(&mut self) -> Option<Migration> {
+        if let Some(known) = self.next.take() {
+            return Some(known);
+        }
+        tokio::select! {
+            changed = changed(&mut self.news, self.id) => changed?,
+            _ = self.stopping.changed() => return None,
+        }
+        visible(&self.app, &self.caller, &self.id.to_string())
+            .await
+            .ok()
+    }
+}

@@ -1,0 +1,84 @@
+//! The REST API under `/v1`: one module per noun, each with its routes.
+//!
+//! A handler loads, decides, saves and answers. Who may call it stands in [`access`]; whatever
+//! goes wrong is answered as a problem ([`problem`], RFC 9457).
+
+pub mod access;
+mod accounts;
+mod audits;
+mod containers;
+mod edges;
+mod enrolments;
+mod idempotency;
+mod migrations;
+pub mod openapi;
+pub mod problem;
+mod share_keys;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware;
+use tokio::sync::{Notify, watch};
+use utoipa_axum::router::OpenApiRouter;
+
+use self::problem::ApiError;
+use crate::agents::Agents;
+use crate::authority::CertificateAuthority;
+use crate::migrate::Migrations;
+use crate::store::Store;
+
+/// The largest body that is read, in bytes.
+pub const MAX_BODY: usize = 64 << 10;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct App {
+    pub store: Store,
+    pub agents: Arc<dyn Agents>,
+    pub migrations: Arc<Migrations>,
+    pub authority: Arc<CertificateAuthority>,
+    /// Notified when there is something new for the monitor to look at.
+    pub look_now: Arc<Notify>,
+    /// Changes when the control plane is about to stop: whoever waits is answered.
+    pub stopping: watch::Receiver<()>,
+}
+
+/// Every route, with its description.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .merge(openapi::routes())
+        .merge(accounts::routes())
+        .merge(tokens::routes())
+        .merge(edges::routes())
+        .merge(enrolments::routes())
+        .merge(share_keys::routes())
+        .merge(containers::routes())
+        .merge(audits::routes())
+        .merge(migrations::routes())
+}
+
+/// The API.
+pub fn router(app: App) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router
+        .route_layer(middleware::from_fn_with_state(
+            app.clone(),
+            idempotency::once,
+        ))
+        .route_layer(middleware::from_fn_with_state(app.clone(), access::enforce))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(app)
+}
+
+async fn no_route(request: Request) -> ApiError {
+    ApiError::no_route(request.uri().path())
+}
+
+async fn no_method(request: Request) -> ApiError {
+    ApiError::method(request.method().as_str(), request.uri().path())
+}

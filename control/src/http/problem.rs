@@ -1,0 +1,216 @@
+use axum::Json;
+use axum::extract::FromRequest;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::{Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use carnet_api::v1::{InputFault, Problem};
+use carnet_core::policy::{Fault, Faults};
+use serde::de::DeserializeOwned;
+
+use crate::store::StoreError;
+
+/// An error as the API answers it.
+#[derive(Debug, Clone)]
+pub struct ApiError(pub Problem);
+
+impl ApiError {
+    fn new(status: StatusCode, name: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self(Problem {
+            kind: format!("urn:carnet:problem:{name}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: Some(detail.into()),
+            faults: Vec::new(),
+        })
+    }
+
+    /// There is no such thing, or it is not the caller's to see.
+    pub fn not_found(what: &str, name: &str) -> Self {
+        let shown: String = name.chars().take(80).collect();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "not found",
+            format!("there is no {what} `{shown}`, or you may not see it"),
+        )
+    }
+
+    pub fn no_route(path: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-such-route",
+            "no such route",
+            format!("the API has nothing at `{path}`; /v1/openapi.json describes what it has"),
+        )
+    }
+
+    pub fn method(method: &str, path: &str) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "method not allowed",
+            format!("`{method}` cannot be done to `{path}`"),
+        )
+    }
+
+    pub fn unauthenticated(detail: &str) -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthenticated",
+            "not authenticated",
+            detail,
+        )
+    }
+
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "not allowed", detail)
+    }
+
+    /// It is there already, or in a state in which this cannot be done.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "conflict", detail)
+    }
+
+    /// An edge's agent did not do what it was asked.
+    pub fn edge(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "edge-failed",
+            "the edge did not do what it was asked",
+            detail,
+        )
+    }
+
+    /// The input is understood and wrong; every fault is told.
+    pub fn faults(faults: Vec<InputFault>) -> Self {
+        let mut error = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "faulty-input",
+            "faulty input",
+            match faults.len() {
+                1 => "the input has a fault".to_owned(),
+                count => format!("the input has {count} faults"),
+            },
+        );
+        error.0.faults = faults;
+        error
+    }
+
+    /// One field is wrong.
+    pub fn fault(place: &str, found: &str, problem: &str, allowed: &str) -> Self {
+        Self::faults(vec![InputFault {
+            place: place.to_owned(),
+            found: found.chars().take(80).collect(),
+            problem: problem.to_owned(),
+            allowed: allowed.to_owned(),
+            suggestion: None,
+        }])
+    }
+
+    /// Something that must not happen. What it is goes to the log, not to the caller.
+    pub fn internal(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "internal error");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "internal error",
+            "Carnet is at fault; its log says more",
+        )
+    }
+}
+
+/// For people, in one line.
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.detail.as_deref().unwrap_or(&self.0.title))?;
+        for fault in &self.0.faults {
+            write!(f, "; {}: {}: `{}`", fault.place, fault.problem, fault.found)?;
+        }
+        Ok(())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+/// A fault of a policy, as the API tells it.
+pub fn input_fault(fault: &Fault) -> InputFault {
+    InputFault {
+        place: fault.place.clone(),
+        found: fault.found.clone(),
+        problem: fault.problem.clone(),
+        allowed: fault.allowed.clone(),
+        suggestion: fault.suggestion.clone(),
+    }
+}
+
+impl From<Faults> for ApiError {
+    fn from(faults: Faults) -> Self {
+        Self::faults(faults.0.iter().map(input_fault).collect())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (
+            status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            Json(self.0),
+        )
+            .into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                header::HeaderValue::from_static("Bearer"),
+            );
+        }
+        response
+    }
+}
+
+/// A JSON body. Whatever is wrong with it is told as a [`Problem`].
+pub struct Input<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(
+        request: Request<axum::body::Body>,
+        state: &S,
+    ) -> Result<Self, Self::Rejection> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(value)) => Ok(Self(value)),
+            Err(rejection) => Err(rejection.into()),
+        }
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        let status = rejection.status();
+        let title = match &rejection {
+            JsonRejection::JsonDataError(_) => "the body does not fit",
+            JsonRejection::JsonSyntaxError(_) => "the body is not JSON",
+            JsonRejection::MissingJsonContentType(_) => "the body is not declared as JSON",
+            _ if status == StatusCode::PAYLOAD_TOO_LARGE => "the body is too large",
+            _ => "the body cannot be read",
+        };
+        Self::new(status, "unfit-body", title, rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "unfit-query",
+            "the query does not fit",
+            rejection.body_text(),
+        )
+    }
+}

@@ -1,0 +1,123 @@
+//! One candidate's audit, with its utilization as it is now.
+
+use std::time::{Duration, Instant};
+
+use carnet_api::v1::{Attempt, AttemptOutcome, Reason, UtilizationReading};
+use carnet_core::instant::UnixMillis;
+use carnet_core::migration::{Candidate, MigrationPlan, Subject};
+use carnet_core::policy::{Reasons, Utilization};
+
+use crate::agents::{Agents, read};
+use crate::clock;
+use crate::store::migrations::{Moving, UsableEdge};
+use crate::store::sightings::EdgeSighting;
+
+/// What came of a candidate.
+pub struct Audited {
+    pub attempt: Attempt,
+    /// Where it is permitted and ready.
+    pub plan: Option<Box<MigrationPlan>>,
+    /// What its agent's answer says of the edge, where it has an agent.
+    pub sighting: Option<EdgeSighting>,
+}
+
+/// Reads the candidate's utilization from its agent and audits it (paper, Figure 9). Nothing is
+/// changed anywhere.
+///
+/// `name_taken` says that the edge has another container of that name. What only keeps the edge
+/// from taking the container now is told where the policy permits it; where it denies, that is
+/// what counts.
+pub async fn audit(
+    agents: &dyn Agents,
+    max_reading_age_ms: u64,
+    moving: &Moving,
+    edge: &UsableEdge,
+    name_taken: bool,
+) -> Audited {
+    let mut problems = Vec::new();
+    let mut utilization = None;
+    let mut sighting = None;
+    let mut reading_took = Duration::ZERO;
+    if edge.enrolled {
+        let (reading, took) = read(agents, &edge.endpoint, clock::now).await;
+        let seen = EdgeSighting::of(edge.endpoint.edge, &reading);
+        problems.extend(seen.problems.iter().cloned());
+        utilization = seen.utilization;
+        sighting = Some(seen);
+        reading_took = took;
+    } else {
+        problems.push(format!(
+            "`{}` has not been enrolled: it has no agent yet",
+            edge.endpoint.name
+        ));
+    }
+    if name_taken {
+        problems.push(format!(
+            "`{}` has another container `{}`",
+            edge.endpoint.name, moving.name
+        ));
+    }
+    let now = clock::now();
+    let began = Instant::now();
+    let planned = plan(moving, edge, utilization.as_ref(), now, max_reading_age_ms);
+    let compare_took = began.elapsed();
+    let attempt = |outcome| Attempt {
+        edge: edge.endpoint.edge,
+        edge_name: edge.endpoint.name.clone(),
+        attributes_revision: edge.attributes_revision,
+        utilization: utilization.as_ref().map(wire_reading),
+        outcome,
+        audited_at_ms: now,
+        compare_micros: compare_took.as_secs_f64() * 1e6,
+        reading_micros: reading_took.as_secs_f64() * 1e6,
+    };
+    let (outcome, plan) = match planned {
+        Err(reasons) => (
+            AttemptOutcome::Denied {
+                reasons: reasons.iter().map(Reason::from).collect(),
+            },
+            None,
+        ),
+        Ok(_) if !problems.is_empty() => (AttemptOutcome::NotReady { problems }, None),
+        Ok(plan) => (AttemptOutcome::Permitted, Some(Box::new(plan))),
+    };
+    Audited {
+        attempt: attempt(outcome),
+        plan,
+        sighting,
+    }
+}
+
+fn plan(
+    moving: &Moving,
+    edge: &UsableEdge,
+    utilization: Option<&Utilization>,
+    now: UnixMillis,
+    max_reading_age_ms: u64,
+) -> Result<MigrationPlan, Reasons> {
+    MigrationPlan::from_audit(
+        &Subject {
+            container: moving.container,
+            generation: moving.generation,
+            source: moving.edge,
+            requirements: &moving.requirements,
+            requirements_revision: moving.requirements_revision,
+        },
+        &Candidate {
+            edge: edge.endpoint.edge,
+            attributes: &edge.attributes,
+            attributes_revision: edge.attributes_revision,
+            utilization,
+        },
+        now,
+        max_reading_age_ms,
+    )
+}
+
+fn wire_reading(reading: &Utilization) -> UtilizationReading {
+    UtilizationReading {
+        cpu_percent: f64::from(reading.cpu.hundredths()) / 100.0,
+        memory_percent: f64::from(reading.memory.hundredths()) / 100.0,
+        read_at_ms: reading.read_at,
+    }
+}

@@ -1,0 +1,219 @@
+//! Moves of containers: who may go where ([`admit`]), one task per move ([`runner`]), and
+//! taking up what a crash interrupted ([`Migrations::recover`]).
+
+mod admit;
+mod destination;
+mod runner;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use carnet_api::v1::{Attempt, DestinationSpec};
+use carnet_core::ids::{ContainerId, MigrationId};
+use futures_util::{StreamExt, stream};
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+
+use self::admit::Audited;
+use crate::agents::Agents;
+use crate::clock;
+use crate::http::problem::ApiError;
+use crate::store::migrations::{Moving, UsableEdge};
+use crate::store::{Store, StoreError};
+
+/// News that a listener may fall behind by; it then looks into the store, as it does anyway.
+const NEWS: usize = 256;
+/// How many candidates of a dry run are asked at a time.
+const AT_A_TIME: usize = 16;
+
+/// How long to wait before an edge, or the store, is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// After the first time in vain; doubled each time.
+    pub first: Duration,
+    pub longest: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(200),
+            longest: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Pace {
+    /// The pause after `tries` in vain, from 1.
+    fn pause(self, tries: u32) -> Duration {
+        let doubled = 2_u32.saturating_pow(tries.saturating_sub(1));
+        self.first.saturating_mul(doubled).min(self.longest)
+    }
+}
+
+/// All moves of this control plane that have not ended. Dropped, it stops where it is, as a
+/// crash would, and [`recover`](Self::recover) goes on from there.
+pub struct Migrations {
+    parts: Arc<Parts>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What carrying out a move takes.
+struct Parts {
+    store: Store,
+    agents: Arc<dyn Agents>,
+    /// Readings older than this, in milliseconds, count as none.
+    max_reading_age_ms: u64,
+    pace: Pace,
+    /// Which migration has just changed; how, stands in the store.
+    news: broadcast::Sender<MigrationId>,
+}
+
+impl Migrations {
+    pub fn new(store: Store, agents: Arc<dyn Agents>, max_reading_age_ms: u64, pace: Pace) -> Self {
+        Self {
+            parts: Arc::new(Parts {
+                store,
+                agents,
+                max_reading_age_ms,
+                pace,
+                news: broadcast::channel(NEWS).0,
+            }),
+            tasks: Mutex::new(JoinSet::new()),
+        }
+    }
+
+    /// Carries out a migration that has just been saved.
+    pub fn start(&self, id: MigrationId) {
+        self.spawn(id, Some(Instant::now()));
+    }
+
+    /// Takes up every migration that has not ended, where it stands. Returns how many.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn recover(&self) -> Result<usize, StoreError> {
+        let unended = self.parts.store.migrations_under_way().await?;
+        for &id in &unended {
+            tracing::info!(migration = %id, "taken up again");
+            self.spawn(id, None);
+        }
+        Ok(unended.len())
+    }
+
+    /// Whether there is an edge to which `container` could be asked to go; none is asked.
+    ///
+    /// # Errors
+    /// Why there is none, as the API tells it.
+    pub async fn check(
+        &self,
+        container: ContainerId,
+        to: &DestinationSpec,
+    ) -> Result<(), ApiError> {
+        self.parts.candidates(container, to).await?.map(drop)
+    }
+
+    /// Audits every candidate of a destination as a move would, in the order of drawing. Nothing
+    /// is moved, and nothing is kept.
+    ///
+    /// # Errors
+    /// Where there is no candidate, as the API tells it.
+    pub async fn dry_run(
+        &self,
+        container: ContainerId,
+        to: &DestinationSpec,
+    ) -> Result<Vec<Attempt>, ApiError> {
+        let (moving, candidates) = self.parts.candidates(container, to).await??;
+        let audits: Vec<_> = candidates
+            .iter()
+            .map(|candidate| self.parts.audit(&moving, candidate))
+            .collect();
+        let audited: Vec<Result<Audited, StoreError>> =
+            stream::iter(audits).buffered(AT_A_TIME).collect().await;
+        audited
+            .into_iter()
+            .map(|audited| Ok(audited?.attempt))
+            .collect()
+    }
+
+    /// Says which migration has changed, each time one does.
+    pub fn news(&self) -> broadcast::Receiver<MigrationId> {
+        self.parts.news.subscribe()
+    }
+
+    /// Stops every move where it is, as a crash would, and waits until none does anything.
+    pub async fn stop(&self) {
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+
+    fn spawn(&self, id: MigrationId, began: Option<Instant>) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that have ended are let go of here, so that they do not add up.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(runner::run(self.parts.clone(), id, began));
+    }
+}
+
+impl Parts {
+    /// The container and the candidates of a destination, in the order of drawing; or why there
+    /// are none.
+    async fn candidates(
+        &self,
+        container: ContainerId,
+        to: &DestinationSpec,
+    ) -> Result<Result<(Moving, Vec<UsableEdge>), ApiError>, StoreError> {
+        let Some(moving) = self.store.moving(container).await? else {
+            return Ok(Err(ApiError::conflict(
+                "the container is not registered any more",
+            )));
+        };
+        let usable = self.store.usable_edges(moving.owner).await?;
+        Ok(destination::draw(&moving, usable, to).map(|candidates| (moving, candidates)))
+    }
+
+    /// Audits one candidate with its utilization as it is now.
+    async fn audit(&self, moving: &Moving, candidate: &UsableEdge) -> Result<Audited, StoreError> {
+        let taken = self
+            .store
+            .name_is_taken(candidate.endpoint.edge, moving)
+            .await?;
+        let audited = admit::audit(
+            self.agents.as_ref(),
+            self.max_reading_age_ms,
+            moving,
+            candidate,
+            taken,
+        )
+        .await;
+        if let Some(sighting) = &audited.sighting {
+            self.store.see_edge(sighting, clock::now()).await?;
+        }
+        Ok(audited)
+    }
+
+    fn tell(&self, id: MigrationId) {
+        // Nobody may be listening.
+        let _ = self.news.send(id);
+    }
+
+    /// Repeats what the store cannot do now until it can: a full disk or a locked database must
+    /// not leave a container half way.
+    async fn insist<T, F>(&self, what: &'static str, act: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut tries = 0;
+        loop {
+            match act().await {
+                Ok(done) => return done,
+                Err(error) => {
+                    tries += 1;
+                    tracing::error!(%error, tries, "cannot {what}; trying again");
+                    tokio::time::sleep(self.pace.pause(tries)).await;
+                }
+            }
+        }
+    }
+}

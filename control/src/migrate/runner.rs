@@ -1,0 +1,326 @@
+//! Carries one migration out: performs what its state asks for, feeds the outcome to
+//! [`step`], saves what it says, and goes on until nothing is asked for any more.
+//!
+//! The task may be killed at any `await`. What it was doing then is done again by the next one,
+//! from the saved state: agents' orders are idempotent, and the control plane's own are one
+//! transaction with the state.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use carnet_api::agent::{Order, PrepareTarget};
+use carnet_api::v1::{Attempt, PhaseTiming};
+use carnet_core::ids::MigrationId;
+use carnet_core::migration::{Effect, Event, MigrationPlan, State, step};
+
+use super::Parts;
+use crate::agents::{AgentError, Command, Endpoint};
+use crate::clock;
+use crate::store::migrations::{Facts, Run, Step, wire_state};
+
+/// Carries out the migration `id` from where it stands to its end. `began` is when its present
+/// phase began, where that was in this process.
+pub(super) async fn run(parts: Arc<Parts>, id: MigrationId, began: Option<Instant>) {
+    let found = parts
+        .insist("load a migration", || parts.store.migration_run(id))
+        .await;
+    let Some(run) = found else {
+        tracing::error!(migration = %id, "there is no such migration any more");
+        return;
+    };
+    let mut runner = Runner {
+        parts,
+        run,
+        began,
+        frozen: None,
+        failures: 0,
+    };
+    while runner.advance().await {}
+}
+
+struct Runner {
+    parts: Arc<Parts>,
+    run: Run,
+    /// When the present phase began; unknown where another process began it.
+    began: Option<Instant>,
+    /// How long the container had been frozen, in milliseconds, and when that was said; unknown
+    /// where another process was told.
+    frozen: Option<(f64, Instant)>,
+    /// Effects in a row that were not carried out.
+    failures: u32,
+}
+
+/// The two edges of a move, and what goes into each order to them.
+struct Edges {
+    source: Endpoint,
+    target: Endpoint,
+    order: Order,
+}
+
+impl Runner {
+    /// Performs the state's effect and saves what came of it; `false` once there is none.
+    async fn advance(&mut self) -> bool {
+        let state = self.run.state.clone();
+        let Some(effect) = state.effect() else {
+            return false;
+        };
+        // A crash from here until the new state is saved: the same effect again.
+        match effect {
+            Effect::Admit => self.admit().await,
+            Effect::Commit(plan) => self.commit(plan).await,
+            Effect::TakeBack(plan) => self.take_back(plan).await,
+            Effect::Prepare(plan)
+            | Effect::CopyAhead(plan)
+            | Effect::HandOver(plan)
+            | Effect::Restore(plan)
+            | Effect::Release(plan)
+            | Effect::WithdrawTarget(plan)
+            | Effect::DiscardTarget(plan)
+            | Effect::ResumeSource(plan) => {
+                let edges = self.edges(plan).await;
+                let event = match self.order(effect, edges).await {
+                    Ok(()) => Event::Done,
+                    Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
+                    Err(error) => Event::Unclear(error.to_string()),
+                };
+                self.feed(event, None).await
+            }
+        }
+    }
+
+    /// Asks the edges to do what `effect` says, and keeps what they tell.
+    async fn order(&mut self, effect: Effect<'_>, edges: Edges) -> Result<(), AgentError> {
+        let Edges {
+            source,
+            target,
+            order,
+        } = edges;
+        let agents = self.parts.agents.clone();
+        let facts = &mut self.run.facts;
+        match effect {
+            Effect::Prepare(_) => {
+                let container = agents.prepare_source(&source, &order).await?;
+                let order = PrepareTarget { order, container };
+                agents.prepare_target(&target, &order).await
+            }
+            Effect::CopyAhead(_) => {
+                let copied = agents.copy_ahead(&source, &order).await?;
+                facts.transferred.rootfs_ahead_bytes = copied.bytes;
+                Ok(())
+            }
+            Effect::HandOver(_) => {
+                let handed_over = agents.hand_over(&source, &order).await?;
+                self.frozen = Some((handed_over.frozen_ms, Instant::now()));
+                facts.transferred.rootfs_difference_bytes = handed_over.rootfs_difference_bytes;
+                facts.transferred.image_bytes = handed_over.image_bytes;
+                Ok(())
+            }
+            Effect::Restore(_) => {
+                agents.command(&target, Command::Restore, &order).await?;
+                facts.stall_ms = self
+                    .frozen
+                    .map(|(frozen_ms, said)| frozen_ms + said.elapsed().as_secs_f64() * 1e3);
+                Ok(())
+            }
+            Effect::Release(_) => {
+                // In this order: the images are what the source's copy could be replaced by.
+                agents.command(&source, Command::Release, &order).await?;
+                agents.command(&target, Command::Clean, &order).await
+            }
+            Effect::WithdrawTarget(_) | Effect::DiscardTarget(_) => {
+                agents.command(&target, Command::Discard, &order).await
+            }
+            Effect::ResumeSource(_) => agents.command(&source, Command::Resume, &order).await,
+            Effect::Admit | Effect::Commit(_) | Effect::TakeBack(_) => Ok(()),
+        }
+    }
+
+    /// Audits candidates until one is permitted and ready. No edge is touched: a crash in here
+    /// leaves the attempts made so far, and the next runner draws anew.
+    async fn admit(&mut self) -> bool {
+        let parts = self.parts.clone();
+        let (id, container) = (self.run.id, self.run.container);
+        let found = parts
+            .insist("load the candidates", || {
+                parts.candidates(container, &self.run.to)
+            })
+            .await;
+        let (moving, candidates) = match found {
+            Ok(found) => found,
+            Err(fault) => return self.feed(Event::Failed(fault.to_string()), None).await,
+        };
+        for candidate in &candidates {
+            let audited = parts
+                .insist("audit a candidate", || parts.audit(&moving, candidate))
+                .await;
+            let attempt = audited.attempt;
+            // Saved with the state that it leads to: the record never names an edge as permitted
+            // that another runner, after a crash, did not move it to.
+            if let Some(plan) = audited.plan {
+                return self.feed(Event::Admitted(*plan), Some(&attempt)).await;
+            }
+            let position = self.run.attempts;
+            parts
+                .insist("save an attempt", || {
+                    parts.store.save_attempt(id, position, &attempt)
+                })
+                .await;
+            self.run.attempts = position.saturating_add(1);
+            parts.tell(id);
+        }
+        self.feed(Event::Denied, None).await
+    }
+
+    /// Everything that was compared when the move was permitted is compared again, and the
+    /// generation is raised, in the transaction that saves the new state.
+    ///
+    /// A crash before it: nothing has happened, and it is done again. A crash after it: the
+    /// target is the container, and the next runner restores it there.
+    async fn commit(&mut self, plan: &MigrationPlan) -> bool {
+        let parts = self.parts.clone();
+        let (state, facts) = match self.next(Event::Done) {
+            Some(next) => next,
+            None => return false,
+        };
+        let saved = parts
+            .insist("commit a move", || {
+                parts.store.commit(plan, self.step(&state, &facts))
+            })
+            .await;
+        self.decided(state, facts, saved).await
+    }
+
+    /// Like [`commit`](Self::commit), back to the source, whose copy is still frozen.
+    async fn take_back(&mut self, plan: &MigrationPlan) -> bool {
+        let parts = self.parts.clone();
+        let (state, facts) = match self.next(Event::Done) {
+            Some(next) => next,
+            None => return false,
+        };
+        let saved = parts
+            .insist("take a container back", || {
+                parts.store.take_back(plan, self.step(&state, &facts))
+            })
+            .await;
+        self.decided(state, facts, saved).await
+    }
+
+    /// Goes on from a transaction that changed the state, or refused to.
+    async fn decided(&mut self, state: State, facts: Facts, saved: Result<(), String>) -> bool {
+        match saved {
+            Ok(()) => {
+                self.enter(state, facts);
+                true
+            }
+            Err(refusal) => self.feed(Event::Failed(refusal), None).await,
+        }
+    }
+
+    /// Feeds an event to the state machine and saves the state that it leads to. Where that is
+    /// the same state, the effect was in vain, and is tried again after a pause.
+    async fn feed(&mut self, event: Event, attempt: Option<&Attempt>) -> bool {
+        let problem = match &event {
+            Event::Failed(problem) | Event::Unclear(problem) => Some(problem.clone()),
+            _ => None,
+        };
+        let Some((state, facts)) = self.next(event) else {
+            return false;
+        };
+        let again = state.phase() == self.run.state.phase();
+        let waiting_for = problem.filter(|_| again);
+        let parts = self.parts.clone();
+        parts
+            .insist("save a migration", || {
+                parts.store.save_step(Step {
+                    attempt: attempt.map(|attempt| (self.run.attempts, attempt)),
+                    waiting_for: waiting_for.as_deref(),
+                    ..self.step(&state, &facts)
+                })
+            })
+            .await;
+        if again {
+            self.failures = self.failures.saturating_add(1);
+            tracing::warn!(
+                migration = %self.run.id,
+                phase = %state.phase(),
+                problem = waiting_for,
+                failures = self.failures,
+                "to be tried again"
+            );
+            self.run.state = state;
+            self.parts.tell(self.run.id);
+            tokio::time::sleep(self.parts.pace.pause(self.failures)).await;
+        } else {
+            self.enter(state, facts);
+        }
+        true
+    }
+
+    /// The state that `event` leads to, with its timings. `None` where the event cannot happen:
+    /// a fault of this program, and nothing is touched any more.
+    fn next(&self, event: Event) -> Option<(State, Facts)> {
+        let state = match step(self.run.state.clone(), event) {
+            Ok(state) => state,
+            Err(misplaced) => {
+                tracing::error!(migration = %self.run.id, %misplaced, "the runner is at fault");
+                return None;
+            }
+        };
+        let mut facts = self.run.facts.clone();
+        if state.phase() != self.run.state.phase() {
+            if let Some(last) = facts.timings.last_mut() {
+                last.duration_ms = self.began.map(|began| began.elapsed().as_secs_f64() * 1e3);
+            }
+            facts.timings.push(PhaseTiming {
+                state: wire_state(state.phase()),
+                started_at_ms: clock::now(),
+                duration_ms: state.phase().is_ended().then_some(0.0),
+            });
+        }
+        Some((state, facts))
+    }
+
+    fn step<'a>(&self, state: &'a State, facts: &'a Facts) -> Step<'a> {
+        Step {
+            id: self.run.id,
+            state,
+            facts,
+            attempt: None,
+            waiting_for: None,
+            now: clock::now(),
+        }
+    }
+
+    /// Goes on in a state that has been saved.
+    fn enter(&mut self, state: State, facts: Facts) {
+        tracing::info!(migration = %self.run.id, state = %state.phase(), "goes on");
+        self.run.state = state;
+        self.run.facts = facts;
+        self.began = Some(Instant::now());
+        self.failures = 0;
+        self.parts.tell(self.run.id);
+    }
+
+    /// The edges of `plan` and the order that the present state gives them.
+    async fn edges(&self, plan: &MigrationPlan) -> Edges {
+        let parts = &self.parts;
+        let (source, target) = parts
+            .insist("load the edges of a migration", || {
+                parts.store.endpoints(plan)
+            })
+            .await;
+        let order = Order {
+            migration: self.run.id,
+            container: self.run.container_name.clone(),
+            generation: self.run.state.generation().unwrap_or(plan.generation()),
+            source: source.edge,
+            target: target.edge,
+            target_address: target.address.clone(),
+        };
+        Edges {
+            source,
+            target,
+            order,
+        }
+    }
+}

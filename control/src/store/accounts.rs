@@ -1,0 +1,98 @@
+use carnet_api::v1::{Account, Role};
+use carnet_core::ids::AccountId;
+use carnet_core::instant::UnixMillis;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{NewToken, Store, StoreError, json, parsed, to_json};
+
+/// An account to be made.
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    pub id: AccountId,
+    pub name: String,
+    pub roles: Vec<Role>,
+    pub created_at: UnixMillis,
+}
+
+fn account(row: &SqliteRow) -> Result<Account, StoreError> {
+    Ok(Account {
+        id: parsed(row, "id")?,
+        name: row.try_get("name")?,
+        roles: json(row, "roles")?,
+        created_at_ms: UnixMillis(row.try_get("created_at")?),
+    })
+}
+
+impl Store {
+    /// # Errors
+    /// A duplicate, where the name is taken.
+    pub async fn create_account(&self, new: &NewAccount) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        insert(&mut transaction, new).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Makes the first account with its token, unless there is an account; says whether it did.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn create_first_account(
+        &self,
+        new: &NewAccount,
+        token: &NewToken,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.write().await?;
+        let accounts: i64 = sqlx::query_scalar("SELECT count(*) FROM accounts")
+            .fetch_one(&mut *transaction)
+            .await?;
+        if accounts > 0 {
+            return Ok(false);
+        }
+        insert(&mut transaction, new).await?;
+        super::tokens::insert(&mut transaction, token).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// By name.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        sqlx::query("SELECT * FROM accounts ORDER BY name")
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(account)
+            .collect()
+    }
+
+    /// An account by its name or id.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn account(&self, name_or_id: &str) -> Result<Option<Account>, StoreError> {
+        sqlx::query("SELECT * FROM accounts WHERE name = ?1 OR id = ?1")
+            .bind(name_or_id)
+            .fetch_optional(&self.pool)
+            .await?
+            .as_ref()
+            .map(account)
+            .transpose()
+    }
+}
+
+async fn insert(
+    connection: &mut sqlx::SqliteConnection,
+    new: &NewAccount,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO accounts (id, name, roles, created_at) VALUES (?, ?, ?, ?)")
+        .bind(new.id.to_string())
+        .bind(&new.name)
+        .bind(to_json(&new.roles)?)
+        .bind(new.created_at.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

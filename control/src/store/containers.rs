@@ -1,0 +1,236 @@
+use carnet_api::v1::{Container, ContainerRegistration, ContainerState};
+use carnet_core::ids::{AccountId, ContainerId, EdgeId};
+use carnet_core::instant::UnixMillis;
+use serde_json::Value;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Store, StoreError, corrupt, json, parsed, to_json, unsigned};
+
+/// A container to be registered; pending until it is confirmed.
+#[derive(Debug, Clone)]
+pub struct NewContainer {
+    pub id: ContainerId,
+    pub name: String,
+    pub owner: AccountId,
+    pub edge: EdgeId,
+    pub requirements: Value,
+    pub created_at: UnixMillis,
+}
+
+/// A container, with who owns the edge it is on.
+#[derive(Debug, Clone)]
+pub struct ContainerRecord {
+    pub container: Container,
+    pub edge_owner: AccountId,
+}
+
+const SELECT: &str = "
+    SELECT containers.*, edges.name AS edge_name, edges.owner AS edge_owner,
+        container_sightings.state, container_sightings.since,
+        (SELECT migrations.id FROM migrations
+         WHERE migrations.container = containers.id AND ended_at IS NULL) AS migration
+    FROM containers JOIN edges ON edges.id = containers.edge
+    LEFT JOIN container_sightings ON container_sightings.container = containers.id
+    WHERE ";
+
+fn record(row: &SqliteRow) -> Result<ContainerRecord, StoreError> {
+    let created_at_ms = UnixMillis(row.try_get("created_at")?);
+    let confirmed_at: Option<i64> = row.try_get("confirmed_at")?;
+    let state: Option<&str> = row.try_get("state")?;
+    let since: Option<i64> = row.try_get("since")?;
+    let migration: Option<&str> = row.try_get("migration")?;
+    Ok(ContainerRecord {
+        container: Container {
+            id: parsed(row, "id")?,
+            name: row.try_get("name")?,
+            owner: parsed(row, "owner")?,
+            edge: parsed(row, "edge")?,
+            edge_name: row.try_get("edge_name")?,
+            requirements: json(row, "requirements")?,
+            requirements_revision: unsigned(row, "requirements_revision")?,
+            generation: unsigned(row, "generation")?,
+            registration: match confirmed_at {
+                Some(_) => ContainerRegistration::Confirmed,
+                None => ContainerRegistration::Pending,
+            },
+            state: match state {
+                Some(name) => {
+                    serde_json::from_value(name.into()).map_err(|error| corrupt("state", &error))?
+                }
+                None => ContainerState::Unknown,
+            },
+            state_since_at_ms: since.map_or(created_at_ms, UnixMillis),
+            migration: migration
+                .map(str::parse)
+                .transpose()
+                .map_err(|error: uuid::Error| corrupt("migration", &error))?,
+            created_at_ms,
+        },
+        edge_owner: parsed(row, "edge_owner")?,
+    })
+}
+
+impl Store {
+    /// # Errors
+    /// A duplicate, where the owner has a container of that name.
+    pub async fn create_container(&self, new: &NewContainer) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        sqlx::query(
+            "INSERT INTO containers (id, name, owner, edge, requirements,
+                 requirements_revision, generation, created_at)
+             VALUES (?, ?, ?, ?, ?, 1, 1, ?)",
+        )
+        .bind(new.id.to_string())
+        .bind(&new.name)
+        .bind(new.owner.to_string())
+        .bind(new.edge.to_string())
+        .bind(to_json(&new.requirements)?)
+        .bind(new.created_at.0)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Every container, by name.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn containers(&self) -> Result<Vec<ContainerRecord>, StoreError> {
+        let query = format!("{SELECT} 1 ORDER BY containers.name, containers.id");
+        sqlx::query(sqlx::AssertSqlSafe(query))
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(record)
+            .collect()
+    }
+
+    /// Containers of that name or id; a name may be used by several owners.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn containers_named(
+        &self,
+        name_or_id: &str,
+    ) -> Result<Vec<ContainerRecord>, StoreError> {
+        let query = format!("{SELECT} containers.name = ?1 OR containers.id = ?1");
+        sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(name_or_id)
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(record)
+            .collect()
+    }
+
+    /// Replaces a container's requirements and raises their revision.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn set_requirements(
+        &self,
+        container: ContainerId,
+        requirements: &Value,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        sqlx::query(
+            "UPDATE containers
+             SET requirements = ?, requirements_revision = requirements_revision + 1
+             WHERE id = ?",
+        )
+        .bind(to_json(requirements)?)
+        .bind(container.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Keeps the hash of a claim code that has been given out; a code given out before is good no
+    /// more.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn set_claim(
+        &self,
+        container: ContainerId,
+        claim_hash: &[u8],
+        expires_at: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        sqlx::query("UPDATE containers SET claim_hash = ?, claim_expires_at = ? WHERE id = ?")
+            .bind(claim_hash)
+            .bind(expires_at.0)
+            .bind(container.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Confirms a container whose claim code, found inside it, has this hash; says whether that
+    /// was the code, and still good.
+    ///
+    /// # Errors
+    /// A duplicate, where another owner's registration of it was confirmed first.
+    pub async fn confirm_by_claim(
+        &self,
+        container: ContainerId,
+        found_hash: &[u8],
+        now: UnixMillis,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.write().await?;
+        let done = sqlx::query(
+            "UPDATE containers
+             SET confirmed_at = coalesce(confirmed_at, ?1), claim_hash = NULL,
+                 claim_expires_at = NULL
+             WHERE id = ?2 AND claim_hash = ?3 AND claim_expires_at > ?1",
+        )
+        .bind(now.0)
+        .bind(container.to_string())
+        .bind(found_hash)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Confirms a container on its edge owner's word.
+    ///
+    /// # Errors
+    /// A duplicate, where another owner's registration of it was confirmed first.
+    pub async fn confirm_container(
+        &self,
+        container: ContainerId,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        sqlx::query(
+            "UPDATE containers
+             SET confirmed_at = coalesce(confirmed_at, ?), claim_hash = NULL,
+                 claim_expires_at = NULL
+             WHERE id = ?",
+        )
+        .bind(now.0)
+        .bind(container.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Forgets a container, unless it is being moved; says whether it did.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn delete_container(&self, container: ContainerId) -> Result<bool, StoreError> {
+        let mut transaction = self.write().await?;
+        let done = sqlx::query(
+            "DELETE FROM containers WHERE id = ?1 AND NOT EXISTS (
+                 SELECT 1 FROM migrations WHERE container = ?1 AND ended_at IS NULL)",
+        )
+        .bind(container.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() > 0)
+    }
+}

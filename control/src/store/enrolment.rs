@@ -1,0 +1,88 @@
+use carnet_api::v1::DetectedFacts;
+use carnet_core::ids::{EdgeId, EnrolmentId};
+use carnet_core::instant::UnixMillis;
+use sqlx::Row;
+
+use super::{Store, StoreError, parsed, to_json};
+
+impl Store {
+    /// Makes a one-time token for an edge; those made before are good no more.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn create_enrolment_token(
+        &self,
+        id: EnrolmentId,
+        edge: EdgeId,
+        secret_hash: &[u8],
+        expires_at: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        sqlx::query("DELETE FROM enrolment_tokens WHERE edge = ?")
+            .bind(edge.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "INSERT INTO enrolment_tokens (id, edge, secret_hash, expires_at) VALUES (?, ?, ?, ?)",
+        )
+        .bind(id.to_string())
+        .bind(edge.to_string())
+        .bind(secret_hash)
+        .bind(expires_at.0)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// The edge that a one-time token is for, if it is still good.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn enrolling_edge(
+        &self,
+        secret_hash: &[u8],
+        now: UnixMillis,
+    ) -> Result<Option<EdgeId>, StoreError> {
+        sqlx::query(
+            "SELECT edge FROM enrolment_tokens
+             WHERE secret_hash = ? AND used_at IS NULL AND expires_at > ?",
+        )
+        .bind(secret_hash)
+        .bind(now.0)
+        .fetch_optional(&self.pool)
+        .await?
+        .map(|row| parsed(&row, "edge"))
+        .transpose()
+    }
+
+    /// Uses a token up, and marks its edge as enrolled; says whether the token was still good.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn enrol(
+        &self,
+        secret_hash: &[u8],
+        detected: &DetectedFacts,
+        now: UnixMillis,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.write().await?;
+        let used = sqlx::query(
+            "UPDATE enrolment_tokens SET used_at = ?1
+             WHERE secret_hash = ?2 AND used_at IS NULL AND expires_at > ?1 RETURNING edge",
+        )
+        .bind(now.0)
+        .bind(secret_hash)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = used else { return Ok(false) };
+        let edge: &str = row.try_get("edge")?;
+        sqlx::query("UPDATE edges SET enrolled_at = ?, detected = ? WHERE id = ?")
+            .bind(now.0)
+            .bind(to_json(detected)?)
+            .bind(edge)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}

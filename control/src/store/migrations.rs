@@ -1,0 +1,533 @@
+use carnet_api::v1::{
+    Attempt, DestinationSpec, Migration, MigrationState, PhaseTiming, Transferred,
+};
+use carnet_core::ids::{AccountId, ContainerId, EdgeId, MigrationId};
+use carnet_core::instant::UnixMillis;
+use carnet_core::migration::{MigrationPlan, Phase, State};
+use carnet_core::policy::{Attributes, Requirements, attributes_from_json, requirements_from_json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+
+use super::{Store, StoreError, corrupt, json, parsed, signed, to_json, unsigned};
+use crate::agents::Endpoint;
+
+/// A migration that has been asked for.
+#[derive(Debug, Clone)]
+pub struct NewMigration {
+    pub id: MigrationId,
+    pub container: ContainerId,
+    pub requested_by: AccountId,
+    pub to: DestinationSpec,
+    pub source: EdgeId,
+    pub created_at: UnixMillis,
+}
+
+/// What is measured on the way.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    pub timings: Vec<PhaseTiming>,
+    pub transferred: Transferred,
+    pub stall_ms: Option<f64>,
+}
+
+/// A migration as its runner works on it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub id: MigrationId,
+    pub container: ContainerId,
+    pub container_name: String,
+    pub to: DestinationSpec,
+    pub state: State,
+    pub facts: Facts,
+    /// How many candidates have been audited.
+    pub attempts: u32,
+}
+
+/// A new state of a migration, to be saved.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    pub id: MigrationId,
+    pub state: &'a State,
+    pub facts: &'a Facts,
+    /// The attempt that led to it, with its position.
+    pub attempt: Option<(u32, &'a Attempt)>,
+    pub waiting_for: Option<&'a str>,
+    pub now: UnixMillis,
+}
+
+/// A container that is to move, as it stands now.
+#[derive(Debug, Clone)]
+pub struct Moving {
+    pub container: ContainerId,
+    pub name: String,
+    pub owner: AccountId,
+    pub generation: u64,
+    pub edge: EdgeId,
+    pub edge_name: String,
+    pub requirements: Requirements,
+    pub requirements_revision: u64,
+}
+
+/// An edge that a container's owner may use.
+#[derive(Debug, Clone)]
+pub struct UsableEdge {
+    pub endpoint: Endpoint,
+    pub attributes: Attributes,
+    pub attributes_revision: u64,
+    pub enrolled: bool,
+}
+
+/// A migration as it is shown, with whose container it moves.
+#[derive(Debug, Clone)]
+pub struct MigrationRecord {
+    pub migration: Migration,
+    pub owner: AccountId,
+}
+
+/// A state's name on the wire.
+pub fn wire_state(phase: Phase) -> MigrationState {
+    match phase {
+        Phase::Admitting => MigrationState::Admitting,
+        Phase::Preparing => MigrationState::Preparing,
+        Phase::CopyingAhead => MigrationState::CopyingAhead,
+        Phase::HandingOver => MigrationState::HandingOver,
+        Phase::Committing => MigrationState::Committing,
+        Phase::Restoring => MigrationState::Restoring,
+        Phase::Releasing => MigrationState::Releasing,
+        Phase::WithdrawingTarget => MigrationState::WithdrawingTarget,
+        Phase::TakingBack => MigrationState::TakingBack,
+        Phase::ResumingSource => MigrationState::ResumingSource,
+        Phase::DiscardingTarget => MigrationState::DiscardingTarget,
+        Phase::Completed => MigrationState::Completed,
+        Phase::Denied => MigrationState::Denied,
+        Phase::Failed => MigrationState::Failed,
+    }
+}
+
+const SELECT: &str = "
+    SELECT migrations.*, containers.name AS container_name, containers.owner,
+        source_edges.name AS source_name, target_edges.name AS target_name,
+        (SELECT json_group_array(json(attempt)) FROM
+            (SELECT attempt FROM migration_attempts WHERE migration = migrations.id
+             ORDER BY position)) AS attempts
+    FROM migrations
+    JOIN containers ON containers.id = migrations.container
+    JOIN edges AS source_edges ON source_edges.id = migrations.source
+    LEFT JOIN edges AS target_edges ON target_edges.id = migrations.target
+    WHERE ";
+
+fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
+    let state: State = json(row, "state")?;
+    let facts: Facts = json(row, "facts")?;
+    let target: Option<&str> = row.try_get("target")?;
+    let ended_at: Option<i64> = row.try_get("ended_at")?;
+    Ok(MigrationRecord {
+        owner: parsed(row, "owner")?,
+        migration: Migration {
+            id: parsed(row, "id")?,
+            container: parsed(row, "container")?,
+            container_name: row.try_get("container_name")?,
+            to: json(row, "destination")?,
+            state: wire_state(state.phase()),
+            source: parsed(row, "source")?,
+            source_name: row.try_get("source_name")?,
+            target: target
+                .map(str::parse)
+                .transpose()
+                .map_err(|error: uuid::Error| corrupt("target", &error))?,
+            target_name: row.try_get("target_name")?,
+            attempts: json(row, "attempts")?,
+            failure: state.cause().map(ToString::to_string),
+            waiting_for: row.try_get("waiting_for")?,
+            timings: facts.timings,
+            transferred: facts.transferred,
+            stall_ms: facts.stall_ms,
+            created_at_ms: UnixMillis(row.try_get("created_at")?),
+            ended_at_ms: ended_at.map(UnixMillis),
+        },
+    })
+}
+
+impl Store {
+    /// # Errors
+    /// A duplicate, where the container is being moved already.
+    pub async fn create_migration(&self, new: &NewMigration) -> Result<(), StoreError> {
+        let state = State::Admitting;
+        let mut transaction = self.write().await?;
+        sqlx::query(
+            "INSERT INTO migrations
+                 (id, container, requested_by, destination, source, state, phase, facts, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(new.id.to_string())
+        .bind(new.container.to_string())
+        .bind(new.requested_by.to_string())
+        .bind(to_json(&new.to)?)
+        .bind(new.source.to_string())
+        .bind(to_json(&state)?)
+        .bind(state.phase().name())
+        .bind(to_json(&Facts {
+            timings: vec![PhaseTiming {
+                state: wire_state(state.phase()),
+                started_at_ms: new.created_at,
+                duration_ms: None,
+            }],
+            ..Facts::default()
+        })?)
+        .bind(new.created_at.0)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// One migration.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn migration(&self, id: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {
+        let query = format!("{SELECT} migrations.id = ?");
+        sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?
+            .as_ref()
+            .map(record)
+            .transpose()
+    }
+
+    /// At most `limit` migrations, the newest first: of containers of `owner`, or of everyone's;
+    /// of the container `container` (name or id), or of all.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn migrations(
+        &self,
+        owner: Option<AccountId>,
+        container: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<MigrationRecord>, StoreError> {
+        let query = format!(
+            "{SELECT} (?1 IS NULL OR containers.owner = ?1)
+                 AND (?2 IS NULL OR containers.name = ?2 OR containers.id = ?2)
+             ORDER BY migrations.id DESC LIMIT ?3"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(owner.map(|owner| owner.to_string()))
+            .bind(container)
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(record)
+            .collect()
+    }
+
+    /// Those that have not ended, the oldest first.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn migrations_under_way(&self) -> Result<Vec<MigrationId>, StoreError> {
+        sqlx::query("SELECT id FROM migrations WHERE ended_at IS NULL ORDER BY id")
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(|row| parsed(row, "id"))
+            .collect()
+    }
+
+    /// # Errors
+    /// Where the database does.
+    pub async fn migration_run(&self, id: MigrationId) -> Result<Option<Run>, StoreError> {
+        let row = sqlx::query(
+            "SELECT migrations.*, containers.name AS container_name,
+                 (SELECT count(*) FROM migration_attempts WHERE migration = migrations.id)
+                 AS attempts
+             FROM migrations JOIN containers ON containers.id = migrations.container
+             WHERE migrations.id = ?",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Run {
+            id,
+            container: parsed(&row, "container")?,
+            container_name: row.try_get("container_name")?,
+            to: json(&row, "destination")?,
+            state: json(&row, "state")?,
+            facts: json(&row, "facts")?,
+            attempts: row.try_get("attempts")?,
+        }))
+    }
+
+    /// # Errors
+    /// Where the database does.
+    pub async fn moving(&self, container: ContainerId) -> Result<Option<Moving>, StoreError> {
+        let row = sqlx::query(
+            "SELECT containers.*, edges.name AS edge_name
+             FROM containers JOIN edges ON edges.id = containers.edge WHERE containers.id = ?",
+        )
+        .bind(container.to_string())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let requirements: Value = json(&row, "requirements")?;
+        Ok(Some(Moving {
+            container,
+            name: row.try_get("name")?,
+            owner: parsed(&row, "owner")?,
+            generation: unsigned(&row, "generation")?,
+            edge: parsed(&row, "edge")?,
+            edge_name: row.try_get("edge_name")?,
+            requirements: requirements_from_json(&requirements)
+                .map_err(|faults| corrupt("requirements", &faults))?,
+            requirements_revision: unsigned(&row, "requirements_revision")?,
+        }))
+    }
+
+    /// The edges whose living share key `owner` has entered, by name.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn usable_edges(&self, owner: AccountId) -> Result<Vec<UsableEdge>, StoreError> {
+        sqlx::query(
+            "SELECT edges.* FROM edges JOIN share_keys ON share_keys.edge = edges.id
+             WHERE grantee = ? AND redeemed_at IS NOT NULL AND revoked_at IS NULL
+             ORDER BY edges.name",
+        )
+        .bind(owner.to_string())
+        .fetch_all(&self.pool)
+        .await?
+        .iter()
+        .map(|row| {
+            let attributes: Value = json(row, "attributes")?;
+            let enrolled_at: Option<i64> = row.try_get("enrolled_at")?;
+            Ok(UsableEdge {
+                endpoint: endpoint(row)?,
+                attributes: attributes_from_json(&attributes)
+                    .map_err(|faults| corrupt("attributes", &faults))?,
+                attributes_revision: unsigned(row, "attributes_revision")?,
+                enrolled: enrolled_at.is_some(),
+            })
+        })
+        .collect()
+    }
+
+    /// Whether another confirmed container of that name is on `edge`.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn name_is_taken(&self, edge: EdgeId, moving: &Moving) -> Result<bool, StoreError> {
+        let taken: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM containers
+             WHERE edge = ? AND name = ? AND id <> ? AND confirmed_at IS NOT NULL",
+        )
+        .bind(edge.to_string())
+        .bind(&moving.name)
+        .bind(moving.container.to_string())
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(taken > 0)
+    }
+
+    /// Where the agents of a plan's source and target are reached.
+    ///
+    /// # Errors
+    /// Where the database does, or one of the edges is not in it.
+    pub async fn endpoints(
+        &self,
+        plan: &MigrationPlan,
+    ) -> Result<(Endpoint, Endpoint), StoreError> {
+        let find = async |edge: EdgeId| {
+            let row = sqlx::query("SELECT * FROM edges WHERE id = ?")
+                .bind(edge.to_string())
+                .fetch_one(&self.pool)
+                .await?;
+            endpoint(&row)
+        };
+        Ok((find(plan.source()).await?, find(plan.target()).await?))
+    }
+
+    /// Keeps an attempt that led to nothing. Kept again, it stands once.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn save_attempt(
+        &self,
+        id: MigrationId,
+        position: u32,
+        attempt: &Attempt,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        insert_attempt(&mut transaction, id, position, attempt).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Keeps a new state.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn save_step(&self, step: Step<'_>) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        update(&mut transaction, step).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// The commit: if everything is still as the audit saw it, the container is the target's,
+    /// its generation is raised, and the new state is kept, all in one transaction. Otherwise
+    /// nothing changes, and what differs is returned, in words.
+    ///
+    /// # Errors
+    /// Where the database does; it is then not known whether it was committed, and the saved
+    /// state says.
+    pub async fn commit(
+        &self,
+        plan: &MigrationPlan,
+        step: Step<'_>,
+    ) -> Result<Result<(), String>, StoreError> {
+        let mut transaction = self.write().await?;
+        if let Some(difference) = difference(&mut transaction, plan).await? {
+            return Ok(Err(difference));
+        }
+        let moved = sqlx::query("UPDATE containers SET edge = ?, generation = ? WHERE id = ?")
+            .bind(plan.target().to_string())
+            .bind(signed(plan.committed_generation()))
+            .bind(plan.container().to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(StoreError::from);
+        match moved {
+            Err(error) if error.is_duplicate() => {
+                return Ok(Err(
+                    "another container of that name has been confirmed on the target".to_owned(),
+                ));
+            }
+            moved => moved?,
+        };
+        update(&mut transaction, step).await?;
+        transaction.commit().await?;
+        Ok(Ok(()))
+    }
+
+    /// The commit in the other direction, after the target has confirmed that it holds nothing.
+    ///
+    /// # Errors
+    /// Where the database does, or the container's generation is not what the commit made it.
+    pub async fn take_back(
+        &self,
+        plan: &MigrationPlan,
+        step: Step<'_>,
+    ) -> Result<Result<(), String>, StoreError> {
+        let mut transaction = self.write().await?;
+        let done = sqlx::query(
+            "UPDATE containers SET edge = ?, generation = ? WHERE id = ? AND generation = ?",
+        )
+        .bind(plan.source().to_string())
+        .bind(signed(plan.taken_back_generation()))
+        .bind(plan.container().to_string())
+        .bind(signed(plan.committed_generation()))
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() != 1 {
+            return Ok(Err(
+                "the container's generation is not what this migration made it".to_owned(),
+            ));
+        }
+        update(&mut transaction, step).await?;
+        transaction.commit().await?;
+        Ok(Ok(()))
+    }
+}
+
+fn endpoint(row: &SqliteRow) -> Result<Endpoint, StoreError> {
+    Ok(Endpoint {
+        edge: parsed(row, "id")?,
+        name: row.try_get("name")?,
+        address: row.try_get("address")?,
+    })
+}
+
+/// What is not as `plan`'s audit saw it any more.
+async fn difference(
+    connection: &mut SqliteConnection,
+    plan: &MigrationPlan,
+) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query(
+        "SELECT generation, containers.edge, requirements_revision, confirmed_at,
+             (SELECT attributes_revision FROM edges WHERE id = ?2) AS attributes_revision,
+             (SELECT count(*) FROM share_keys
+              WHERE share_keys.edge = ?2 AND grantee = containers.owner
+                  AND redeemed_at IS NOT NULL AND revoked_at IS NULL) AS keys
+         FROM containers WHERE id = ?1",
+    )
+    .bind(plan.container().to_string())
+    .bind(plan.target().to_string())
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else {
+        return Ok(Some("the container is not registered any more".to_owned()));
+    };
+    let confirmed_at: Option<i64> = row.try_get("confirmed_at")?;
+    let attributes_revision: Option<i64> = row.try_get("attributes_revision")?;
+    let keys: i64 = row.try_get("keys")?;
+    let edge: EdgeId = parsed(&row, "edge")?;
+    let difference = if unsigned(&row, "generation")? != plan.generation() || edge != plan.source()
+    {
+        "the container has been moved meanwhile"
+    } else if unsigned(&row, "requirements_revision")? != plan.requirements_revision() {
+        "the container's requirements have changed since the move was permitted"
+    } else if attributes_revision != Some(signed(plan.attributes_revision())) {
+        "the target's attributes have changed since the move was permitted"
+    } else if keys == 0 {
+        "the owner's share key of the target has been revoked since the move was permitted"
+    } else if confirmed_at.is_none() {
+        "the container's registration is not confirmed any more"
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(difference.to_owned()))
+}
+
+async fn update(connection: &mut SqliteConnection, step: Step<'_>) -> Result<(), StoreError> {
+    if let Some((position, attempt)) = step.attempt {
+        insert_attempt(connection, step.id, position, attempt).await?;
+    }
+    let phase = step.state.phase();
+    let target = step.state.plan().map(|plan| plan.target().to_string());
+    sqlx::query(
+        "UPDATE migrations
+         SET state = ?, phase = ?, target = coalesce(?, target), waiting_for = ?, facts = ?,
+             ended_at = ?
+         WHERE id = ?",
+    )
+    .bind(to_json(step.state)?)
+    .bind(phase.name())
+    .bind(target)
+    .bind(step.waiting_for)
+    .bind(to_json(step.facts)?)
+    .bind(phase.is_ended().then_some(step.now.0))
+    .bind(step.id.to_string())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn insert_attempt(
+    connection: &mut SqliteConnection,
+    id: MigrationId,
+    position: u32,
+    attempt: &Attempt,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO migration_attempts (migration, position, attempt)
+         VALUES (?, ?, ?)",
+    )
+    .bind(id.to_string())
+    .bind(position)
+    .bind(to_json(attempt)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

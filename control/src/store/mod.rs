@@ -1,0 +1,139 @@
+//! The policy store: SQLite in one file (the paper's edge and container policy databases).
+//!
+//! One module per noun. A write is one transaction that holds the database's write lock from its
+//! beginning, so that what it read is still so when it is committed.
+
+mod accounts;
+mod containers;
+mod edges;
+mod enrolment;
+mod idempotency;
+pub mod migrations;
+mod share_keys;
+pub mod sightings;
+mod tokens;
+
+pub use accounts::NewAccount;
+pub use containers::{ContainerRecord, NewContainer};
+pub use edges::{EdgeRecord, NewEdge};
+pub use idempotency::{Begun, Kept};
+pub use share_keys::ShareKeyRecord;
+pub use tokens::{NewToken, TokenHolder};
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{Row, Sqlite, Transaction};
+use thiserror::Error;
+
+/// How long a writer waits for another.
+const BUSY: Duration = Duration::from_secs(10);
+/// Readers beside each other, and the one writer.
+const CONNECTIONS: u32 = 8;
+
+/// What the store could not do.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error("the database cannot be brought to this version of Carnet: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// What stands in the database is not what Carnet writes there.
+    #[error("column `{column}` holds what Carnet does not write: {problem}")]
+    Corrupt { column: String, problem: String },
+}
+
+impl StoreError {
+    /// Whether it is that something of the kind is there already.
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Database(error)
+            if error.as_database_error().is_some_and(|error| error.is_unique_violation()))
+    }
+}
+
+/// The database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+impl Store {
+    /// Opens the database at `path`, made if it is not there, and brings it to this version.
+    ///
+    /// Committed means on the disk (`synchronous=FULL`): a commit point that a power cut takes
+    /// back would leave two edges with one container.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, or was written by a later version.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .connect_with(options)
+            .await?;
+        sqlx::migrate!().run(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    /// Waits for what is under way, and closes the database.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// A transaction that writes.
+    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+/// A column's text, parsed.
+fn parsed<T: FromStr>(row: &SqliteRow, column: &str) -> Result<T, StoreError>
+where
+    T::Err: std::fmt::Display,
+{
+    let text: &str = row.try_get(column)?;
+    text.parse()
+        .map_err(|error: T::Err| corrupt(column, &error))
+}
+
+/// A column's JSON, read.
+fn json<T: serde::de::DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
+    let text: &str = row.try_get(column)?;
+    serde_json::from_str(text).map_err(|error| corrupt(column, &error))
+}
+
+/// JSON for a column.
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| corrupt("(being written)", &error))
+}
+
+/// A column's number that is never negative.
+fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
+    let number: i64 = row.try_get(column)?;
+    number
+        .try_into()
+        .map_err(|error: std::num::TryFromIntError| corrupt(column, &error))
+}
+
+/// A number for a column; revisions and generations never get that far.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn corrupt(column: &str, problem: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Corrupt {
+        column: column.to_owned(),
+        problem: problem.to_string(),
+    }
+}

@@ -1,0 +1,162 @@
+use carnet_api::v1::{ContainerState, HealthState};
+use carnet_core::ids::{ContainerId, EdgeId};
+use carnet_core::instant::UnixMillis;
+use carnet_core::policy::Utilization;
+use sqlx::Row;
+
+use super::{Store, StoreError, corrupt, parsed, to_json};
+use crate::agents::{AgentError, Endpoint, FreshReading};
+
+/// What was seen of an edge: by the monitor, or by an audit that asked it.
+#[derive(Debug, Clone)]
+pub struct EdgeSighting {
+    pub edge: EdgeId,
+    pub health: HealthState,
+    pub problems: Vec<String>,
+    pub utilization: Option<Utilization>,
+}
+
+/// A container that the monitor looks for.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    pub container: ContainerId,
+    pub name: String,
+    pub edge: EdgeId,
+}
+
+impl EdgeSighting {
+    /// What an edge's answer, or its absence, says of its health.
+    pub fn of(edge: EdgeId, reading: &Result<FreshReading, AgentError>) -> Self {
+        match reading {
+            Err(error) => Self {
+                edge,
+                health: HealthState::Unreachable,
+                problems: vec![error.to_string()],
+                utilization: None,
+            },
+            Ok(reading) => Self {
+                edge,
+                health: if reading.problems.is_empty() && reading.utilization.is_some() {
+                    HealthState::Healthy
+                } else {
+                    HealthState::Degraded
+                },
+                problems: reading.problems.clone(),
+                utilization: reading.utilization,
+            },
+        }
+    }
+}
+
+fn name_of<T: serde::Serialize>(state: &T) -> Result<String, StoreError> {
+    match serde_json::to_value(state) {
+        Ok(serde_json::Value::String(name)) => Ok(name),
+        other => Err(corrupt("state", &format!("{other:?}"))),
+    }
+}
+
+impl Store {
+    /// The edges that have an agent.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn enrolled_edges(&self) -> Result<Vec<Endpoint>, StoreError> {
+        sqlx::query("SELECT id, name, address FROM edges WHERE enrolled_at IS NOT NULL")
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(|row| {
+                Ok(Endpoint {
+                    edge: parsed(row, "id")?,
+                    name: row.try_get("name")?,
+                    address: row.try_get("address")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Every container, by where it is.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn watched_containers(&self) -> Result<Vec<Watched>, StoreError> {
+        sqlx::query("SELECT id, name, edge FROM containers")
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(|row| {
+                Ok(Watched {
+                    container: parsed(row, "id")?,
+                    name: row.try_get("name")?,
+                    edge: parsed(row, "edge")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Keeps what was seen of an edge; `since` changes only with its health. Returns whether it
+    /// did.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn see_edge(
+        &self,
+        sighting: &EdgeSighting,
+        now: UnixMillis,
+    ) -> Result<bool, StoreError> {
+        let reading = sighting.utilization.as_ref();
+        let mut transaction = self.write().await?;
+        let since: i64 = sqlx::query_scalar(
+            "INSERT INTO edge_sightings
+                 (edge, health, since, problems, cpu_hundredths, memory_hundredths, read_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (edge) DO UPDATE SET
+                 since = CASE WHEN health = excluded.health THEN since ELSE excluded.since END,
+                 health = excluded.health, problems = excluded.problems,
+                 cpu_hundredths = coalesce(excluded.cpu_hundredths, cpu_hundredths),
+                 memory_hundredths = coalesce(excluded.memory_hundredths, memory_hundredths),
+                 read_at = coalesce(excluded.read_at, read_at)
+             RETURNING since",
+        )
+        .bind(sighting.edge.to_string())
+        .bind(name_of(&sighting.health)?)
+        .bind(now.0)
+        .bind(to_json(&sighting.problems)?)
+        .bind(reading.map(|reading| reading.cpu.hundredths()))
+        .bind(reading.map(|reading| reading.memory.hundredths()))
+        .bind(reading.map(|reading| reading.read_at.0))
+        .fetch_one(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(since == now.0)
+    }
+
+    /// Keeps what was seen of containers; `since` changes only with their state. What has moved
+    /// away from where it was looked for is left as it is.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn see_containers(
+        &self,
+        seen: &[(Watched, ContainerState)],
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        for (watched, state) in seen {
+            sqlx::query(
+                "INSERT INTO container_sightings (container, state, since)
+                 SELECT id, ?2, ?3 FROM containers WHERE id = ?1 AND edge = ?4
+                 ON CONFLICT (container) DO UPDATE SET
+                     since = CASE WHEN state = excluded.state THEN since ELSE excluded.since END,
+                     state = excluded.state",
+            )
+            .bind(watched.container.to_string())
+            .bind(name_of(state)?)
+            .bind(now.0)
+            .bind(watched.edge.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+}
