@@ -1,0 +1,208 @@
+use std::time::{Duration, Instant};
+
+use carnet_api::v1::{CreateMigration, Migration, MigrationState};
+use carnet_core::ids::MigrationId;
+use clap::Args;
+
+use super::audit::Destination;
+use crate::client::{Answer, ClientArguments, EventParser, Session};
+use crate::failure::{Failure, Outcome};
+use crate::output::LiveLine;
+use crate::reference::Reference;
+use crate::view;
+use crate::view::migration::{News, Progress};
+use crate::view::quantity::milliseconds;
+
+/// How often the time that a phase lasts is shown anew, on a terminal.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a control plane may be gone, e.g. for a restart, before following it is given up.
+const GONE_LIMIT: Duration = Duration::from_secs(60);
+/// Pause before it is asked again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The candidates are audited in turn, until one is permitted; the container moves there while it
+runs, and its established connections survive. If none is permitted, nothing is moved.
+Progress goes to standard error, the outcome to standard output. Ctrl-C ends the watching, not
+the migration.
+
+Examples:
+  carnet migrate App1 --to Edge3
+  carnet migrate App1 --region B
+  carnet migrate App1 --anywhere --json | jq -r .target_name
+
+Exit status 0: moved (with --no-wait: begun); 3: denied, with every reason; 1: it failed, and the
+container runs on at its source.")]
+pub struct MigrateCommand {
+    /// Name or id
+    container: Reference,
+    #[command(flatten)]
+    destination: Destination,
+    /// Do not wait for the end of the migration
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+impl MigrateCommand {
+    pub async fn run(self) -> Result<Outcome, Failure> {
+        let session = Session::open(&self.client)?;
+        let body = CreateMigration {
+            container: self.container.to_string(),
+            to: (&self.destination).into(),
+        };
+        let begun = session
+            .create::<_, Migration>("/v1/migrations", &body)
+            .await?;
+        let id = begun.value.id;
+        if self.no_wait && !begun.value.state.is_ended() {
+            session.show(&begun, view::migration::migration)?;
+            session
+                .output()
+                .hint(&format!("to see how it goes: carnet migration show {id}"));
+            return Ok(Outcome::Done);
+        }
+        let followed = tokio::select! {
+            followed = Follower::new(&session, id).follow_to_end(begun) => followed,
+            interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
+                Ok(()) => Failure::other("you stopped watching; the migration goes on"),
+                Err(error) => Failure::other(format!("cannot wait for signals: {error}")),
+            }),
+        };
+        let ended =
+            followed.map_err(|failure| failure.with_help(format!("carnet migration show {id}")))?;
+        session.show(&ended, view::migration::migration)?;
+        match ended.value.state {
+            MigrationState::Completed => Ok(Outcome::Done),
+            MigrationState::Denied => Ok(Outcome::Denied),
+            _ => Err(Failure::other(format!(
+                "{}: {}",
+                view::migration::summary(&ended.value),
+                ended
+                    .value
+                    .failure
+                    .as_deref()
+                    .unwrap_or("it is not said why")
+            ))
+            .with_help(format!("carnet container show {}", self.container))),
+        }
+    }
+}
+
+/// Watches one migration and tells its progress on stderr.
+struct Follower<'a> {
+    session: &'a Session,
+    id: MigrationId,
+    progress: Progress,
+    line: LiveLine,
+    /// The phase under way, and since when.
+    phase: Option<(String, Instant)>,
+}
+
+impl<'a> Follower<'a> {
+    fn new(session: &'a Session, id: MigrationId) -> Self {
+        Self {
+            session,
+            id,
+            progress: Progress::default(),
+            line: LiveLine::new(),
+            phase: None,
+        }
+    }
+
+    /// Follows the migration's events until it has ended. A stream that breaks off is opened
+    /// again: a control plane that restarts takes its migrations up again.
+    async fn follow_to_end(
+        mut self,
+        begun: Answer<Migration>,
+    ) -> Result<Answer<Migration>, Failure> {
+        let path = format!("/v1/migrations/{}", self.id);
+        self.tell(&begun.value);
+        let mut latest = begun;
+        let mut last_seen = Instant::now();
+        while !latest.value.state.is_ended() {
+            if let Ok(Some(newer)) = self.follow_events(&path).await {
+                latest = newer;
+            }
+            if latest.value.state.is_ended() {
+                break;
+            }
+            match self.session.get::<Migration>(&path).await {
+                Ok(answer) => {
+                    self.tell(&answer.value);
+                    latest = answer;
+                    last_seen = Instant::now();
+                }
+                Err(failure) if last_seen.elapsed() > GONE_LIMIT => return Err(failure),
+                Err(_) => {}
+            }
+            if !latest.value.state.is_ended() {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+        Ok(latest)
+    }
+
+    /// The latest that the events told, when the migration has ended or the stream has.
+    async fn follow_events(&mut self, path: &str) -> Result<Option<Answer<Migration>>, Failure> {
+        let mut stream = self
+            .session
+            .client()
+            .events(&format!("{path}/events"))
+            .await?;
+        let mut parser = EventParser::default();
+        let mut latest = None;
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            let chunk = tokio::select! {
+                chunk = stream.chunk() => chunk,
+                _ = tick.tick(), if self.line.is_terminal() => {
+                    self.show_phase();
+                    continue;
+                }
+            };
+            // A stream that breaks off has told what it told.
+            let Ok(Some(bytes)) = chunk else {
+                return Ok(latest);
+            };
+            for event in parser.push(&bytes) {
+                if event.name != "migration" {
+                    continue;
+                }
+                let json = serde_json::from_str(&event.data)
+                    .map_err(|error| Failure::other(format!("an event is not JSON: {error}")))?;
+                let migration = Answer::<Migration>::new(json)?;
+                self.tell(&migration.value);
+                let has_ended = migration.value.state.is_ended();
+                latest = Some(migration);
+                if has_ended {
+                    return Ok(latest);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, migration: &Migration) {
+        for news in self.progress.news(migration) {
+            match news {
+                News::Done(text) => self.line.keep(&text),
+                News::Begun(phase) => {
+                    if !self.line.is_terminal() {
+                        self.line.keep(&format!("{phase} …"));
+                    }
+                    self.phase = Some((phase, Instant::now()));
+                }
+            }
+        }
+        self.show_phase();
+    }
+
+    fn show_phase(&self) {
+        if let Some((phase, since)) = &self.phase {
+            let lasted = milliseconds(since.elapsed().as_secs_f64() * 1e3);
+            self.line.show(&format!("{phase} … {lasted}"));
+        }
+    }
+}

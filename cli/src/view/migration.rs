@@ -1,0 +1,296 @@
+use carnet_api::v1::{Migration, MigrationState, PhaseTiming};
+
+use super::attempt::{attempts, sentence};
+use super::quantity::{age, bytes, instant, milliseconds};
+use super::{destination, details, table};
+use crate::output::Surface;
+
+/// A state in words.
+fn state(state: MigrationState) -> &'static str {
+    match state {
+        MigrationState::Admitting => "admitting",
+        MigrationState::Preparing => "preparing",
+        MigrationState::CopyingAhead => "copying ahead",
+        MigrationState::HandingOver => "handing over",
+        MigrationState::Committing => "committing",
+        MigrationState::Restoring => "restoring",
+        MigrationState::Releasing => "releasing the source",
+        MigrationState::WithdrawingTarget => "withdrawing the target",
+        MigrationState::TakingBack => "taking back",
+        MigrationState::ResumingSource => "resuming the source",
+        MigrationState::DiscardingTarget => "discarding at the target",
+        MigrationState::Completed => "completed",
+        MigrationState::Denied => "denied",
+        MigrationState::Failed => "failed",
+    }
+}
+
+pub fn migrations(migrations: &[Migration], surface: Surface) -> String {
+    let rows = migrations.iter().map(|migration| {
+        vec![
+            migration.id.to_string(),
+            migration.container_name.clone(),
+            migration.source_name.clone(),
+            destination(&migration.to),
+            migration.target_name.clone().unwrap_or_else(|| "-".into()),
+            state(migration.state).to_owned(),
+            age(migration.created_at_ms, surface.now),
+            took(migration).map_or_else(|| "-".to_owned(), milliseconds),
+            migration
+                .stall_ms
+                .map_or_else(|| "-".to_owned(), milliseconds),
+        ]
+    });
+    table(
+        &[
+            "MIGRATION",
+            "CONTAINER",
+            "FROM",
+            "ASKED FOR",
+            "TARGET",
+            "STATE",
+            "BEGUN",
+            "TOOK",
+            "STALL",
+        ],
+        rows,
+        surface.width,
+    )
+}
+
+/// From the request to the end, in milliseconds; `None` while it lasts.
+fn took(migration: &Migration) -> Option<f64> {
+    migration
+        .ended_at_ms
+        .map(|ended| (ended.0 - migration.created_at_ms.0) as f64)
+}
+
+pub fn migration(migration: &Migration, surface: Surface) -> String {
+    let sent = &migration.transferred;
+    let phases = migration
+        .timings
+        .iter()
+        .filter(|timing| !timing.state.is_ended());
+    let phases: Vec<String> = phases
+        .map(|timing| match timing.duration_ms {
+            Some(ms) => format!("{} {}", state(timing.state), milliseconds(ms)),
+            None => format!("{} (now)", state(timing.state)),
+        })
+        .collect();
+    let values = [
+        ("state", state(migration.state).to_owned()),
+        ("asked for", destination(&migration.to)),
+        ("failure", migration.failure.clone().unwrap_or_default()),
+        (
+            "waiting for",
+            migration.waiting_for.clone().unwrap_or_default(),
+        ),
+        ("phases", phases.join(", ")),
+        (
+            "sent",
+            if sent.rootfs_ahead_bytes + sent.rootfs_difference_bytes + sent.image_bytes == 0 {
+                String::new()
+            } else {
+                format!(
+                    "{} of files ahead; while frozen {} of files and {} of memory",
+                    bytes(sent.rootfs_ahead_bytes),
+                    bytes(sent.rootfs_difference_bytes),
+                    bytes(sent.image_bytes)
+                )
+            },
+        ),
+        ("begun", instant(migration.created_at_ms, surface.now)),
+        ("id", migration.id.to_string()),
+    ];
+    let mut text = details(&summary(migration), &values, surface.width);
+    if !migration.attempts.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&attempts(&migration.attempts, surface));
+    }
+    text
+}
+
+/// What has come of a migration, on one line.
+pub fn summary(migration: &Migration) -> String {
+    let name = &migration.container_name;
+    let source = &migration.source_name;
+    let target = migration.target_name.as_deref().unwrap_or("no edge");
+    let lasted = took(migration).map_or_else(String::new, |ms| format!(" in {}", milliseconds(ms)));
+    let stall = migration.stall_ms.map_or_else(String::new, |ms| {
+        format!("; it stood still for {}", milliseconds(ms))
+    });
+    match migration.state {
+        MigrationState::Completed => {
+            format!("{name} moved from {source} to {target}{lasted}{stall}")
+        }
+        MigrationState::Denied => format!(
+            "{name} stays on {source}: none of {} candidates may take it",
+            migration.attempts.len()
+        ),
+        MigrationState::Failed => format!("{name} did not move from {source} to {target}{stall}"),
+        _ => format!("{name} is moving from {source} to {target}"),
+    }
+}
+
+/// What is new about a migration since it was last looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// Something that has come about: a line that stays.
+    Done(String),
+    /// A phase that has begun: it is over with the next one.
+    Begun(String),
+}
+
+/// Tells the news of one migration, each once, however often it is told the same.
+#[derive(Debug, Default)]
+pub struct Progress {
+    attempts_told: usize,
+    begun_told: usize,
+    ended_told: usize,
+    waiting_for: Option<String>,
+}
+
+impl Progress {
+    pub fn news(&mut self, migration: &Migration) -> Vec<News> {
+        let mut news = Vec::new();
+        for attempt in migration.attempts.iter().skip(self.attempts_told) {
+            news.push(News::Done(sentence(attempt)));
+        }
+        self.attempts_told = self.attempts_told.max(migration.attempts.len());
+        let phases: Vec<&PhaseTiming> = migration
+            .timings
+            .iter()
+            .filter(|timing| !timing.state.is_ended())
+            .collect();
+        for (position, timing) in phases.iter().enumerate() {
+            if position >= self.begun_told {
+                news.push(News::Begun(state(timing.state).to_owned()));
+                self.begun_told = position + 1;
+            }
+            if let Some(ms) = timing.duration_ms
+                && position >= self.ended_told
+            {
+                let line = format!("{}: {}", state(timing.state), milliseconds(ms));
+                news.push(News::Done(line));
+                self.ended_told = position + 1;
+            }
+        }
+        if migration.waiting_for != self.waiting_for {
+            self.waiting_for.clone_from(&migration.waiting_for);
+            if let Some(what) = &self.waiting_for {
+                news.push(News::Done(format!("waiting for: {what}")));
+            }
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attempt::tests::{attempt, denied};
+    use super::*;
+    use carnet_core::instant::UnixMillis;
+    use serde_json::{Value, json};
+
+    const SURFACE: Surface = Surface {
+        now: UnixMillis(1_762_171_445_000),
+        width: None,
+    };
+
+    fn moved(changes: Value) -> Migration {
+        let mut migration = json!({
+            "id": "0192d3c4-0000-7000-8000-000000000009",
+            "container": "0192d3c4-0000-7000-8000-000000000007", "container_name": "App1",
+            "to": {"region": "B"}, "state": "completed",
+            "source": "0192d3c4-0000-7000-8000-000000000001", "source_name": "Edge1",
+            "target": "0192d3c4-0000-7000-8000-000000000003", "target_name": "Edge3",
+            "attempts": [
+                attempt("Edge2", denied()),
+                attempt("Edge3", json!({"outcome": "permitted"})),
+            ],
+            "timings": [
+                {"state": "preparing", "started_at_ms": 1, "duration_ms": 120.0},
+                {"state": "copying_ahead", "started_at_ms": 2, "duration_ms": 1200.0},
+                {"state": "completed", "started_at_ms": 3},
+            ],
+            "transferred": {"rootfs_ahead_bytes": 12_300_000, "rootfs_difference_bytes": 1_200,
+                            "image_bytes": 30_100_000},
+            "stall_ms": 412.0,
+            "created_at_ms": 1_762_171_440_000_i64, "ended_at_ms": 1_762_171_442_311_i64,
+        });
+        migration
+            .as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        serde_json::from_value(migration).unwrap()
+    }
+
+    #[test]
+    fn a_move_is_summed_up() {
+        assert_eq!(
+            migration(&moved(json!({})), SURFACE),
+            "\
+App1 moved from Edge1 to Edge3 in 2.31 s; it stood still for 412 ms
+  state      completed
+  asked for  region B
+  phases     preparing 120 ms, copying ahead 1.20 s
+  sent       12.3 MB of files ahead; while frozen 1.20 kB of files and 30.1 MB of memory
+  begun      2025-11-03 12:04:00 UTC (5 s ago)
+  id         0192d3c4-0000-7000-8000-000000000009
+
+EDGE   VERDICT    CPU   MEMORY  AUDIT    WHY                       REQUIRED      FOUND     WOULD SATISFY
+Edge2  denied     40 %  30 %    1.20 ms  allowed_locations (cDAl)  `jp` or `us`  `de`      an edge in `jp` or `us`
+                                         max_cpu_percent (cHRcu)   at most 30 %  40 % now  CPU use of 30 % or less
+Edge3  permitted  40 %  30 %    1.20 ms"
+        );
+        let refused = json!({"state": "denied", "target": null, "target_name": null,
+                             "attempts": [attempt("Edge2", denied())]});
+        assert_eq!(
+            summary(&moved(refused)),
+            "App1 stays on Edge1: none of 1 candidates may take it"
+        );
+    }
+
+    #[test]
+    fn migrations_stand_one_a_line() {
+        let under_way = json!({"state": "copying_ahead", "ended_at_ms": null, "stall_ms": null});
+        assert_eq!(
+            migrations(&[moved(json!({})), moved(under_way)], SURFACE),
+            "\
+MIGRATION                             CONTAINER  FROM   ASKED FOR  TARGET  STATE          BEGUN    TOOK    STALL
+0192d3c4-0000-7000-8000-000000000009  App1       Edge1  region B   Edge3   completed      5 s ago  2.31 s  412 ms
+0192d3c4-0000-7000-8000-000000000009  App1       Edge1  region B   Edge3   copying ahead  5 s ago  -       -"
+        );
+    }
+
+    #[test]
+    fn news_is_told_once() {
+        let mut progress = Progress::default();
+        let begun = moved(json!({
+            "state": "copying_ahead", "attempts": [attempt("Edge3", json!({"outcome": "permitted"}))],
+            "timings": [
+                {"state": "preparing", "started_at_ms": 1, "duration_ms": 120.0},
+                {"state": "copying_ahead", "started_at_ms": 2},
+            ],
+            "waiting_for": "Edge3 answers",
+        }));
+        let line = |text: &str| News::Done(text.to_owned());
+        let phase = |text: &str| News::Begun(text.to_owned());
+        assert_eq!(
+            progress.news(&begun),
+            [
+                line("Edge3 permitted"),
+                phase("preparing"),
+                line("preparing: 120 ms"),
+                phase("copying ahead"),
+                line("waiting for: Edge3 answers"),
+            ]
+        );
+        assert_eq!(progress.news(&begun), []);
+        let ended = Migration {
+            attempts: begun.attempts.clone(),
+            ..moved(json!({}))
+        };
+        assert_eq!(progress.news(&ended), [line("copying ahead: 1.20 s")]);
+    }
+}
