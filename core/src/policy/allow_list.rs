@@ -11,9 +11,9 @@ pub struct AllowList<T: Ord> {
     excluded: BTreeSet<T>,
 }
 
-/// A value that a list both names and excludes.
+/// The values that a list both names and excludes; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contradiction<T>(pub T);
+pub struct Contradiction<T>(pub BTreeSet<T>);
 
 impl<T: Ord> Default for AllowList<T> {
     fn default() -> Self {
@@ -28,11 +28,13 @@ impl<T: Ord + Clone> AllowList<T> {
     /// A list of names, exclusions or both; without any, everything is allowed.
     ///
     /// # Errors
-    /// The first value that is both named and excluded.
+    /// Every value that is both named and excluded.
     pub fn new(named: BTreeSet<T>, excluded: BTreeSet<T>) -> Result<Self, Contradiction<T>> {
-        match named.intersection(&excluded).next() {
-            Some(both) => Err(Contradiction(both.clone())),
-            None => Ok(Self { named, excluded }),
+        let both: BTreeSet<T> = named.intersection(&excluded).cloned().collect();
+        if both.is_empty() {
+            Ok(Self { named, excluded })
+        } else {
+            Err(Contradiction(both))
         }
     }
 }

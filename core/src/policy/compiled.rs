@@ -4,7 +4,8 @@
 //! is interned as a set, and a requirement decides each set of the fleet once, when it is
 //! compiled. Utilization stays outside the rows: it changes all the time.
 //!
-//! Says what [`audit`](super::audit) says; `tests/policy.rs` holds the one against the other.
+//! Says what [`audit`](super::audit) says; `tests/policy/compiled.rs` holds the one against the
+//! other.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -177,8 +178,8 @@ impl Fleet {
             capabilities: self
                 .capabilities
                 .admitted(false, |set| set.satisfies(requirements)),
-            min_cpu_mhz: requirements.min_cpu.map_or(0, super::Frequency::mhz),
-            min_memory_mb: requirements.min_memory.map_or(0, super::Memory::mb),
+            min_cpu_mhz: requirements.min_cpu.map_or(0, |min| min.mhz().max(1)),
+            min_memory_mb: requirements.min_memory.map_or(0, |min| min.mb().max(1)),
             max_cpu_hundredths: requirements.max_cpu.map(super::Percent::hundredths),
             max_memory_hundredths: requirements.max_memory.map(super::Percent::hundredths),
         }
@@ -219,6 +220,7 @@ pub struct CompiledRequirements<'a> {
     organizations: Bits,
     manufacturers: Bits,
     capabilities: Bits,
+    /// Zero asks for nothing: a row's zero is not known, and satisfies no minimum.
     min_cpu_mhz: u32,
     min_memory_mb: u32,
     max_cpu_hundredths: Option<u16>,

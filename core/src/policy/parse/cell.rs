@@ -73,8 +73,9 @@ pub(super) fn column(name: &str, columns: &Columns) -> Option<&'static str> {
 /// The fault of a field that there is none of.
 pub(super) fn unknown_field(place: &str, name: &str, columns: &Columns) -> Fault {
     let words = columns.iter().map(|(word, _)| *word);
+    let meant = column(name, columns).or_else(|| nearest(name, words.clone()));
     Fault {
-        suggestion: nearest(name, words.clone()).map(str::to_owned),
+        suggestion: meant.map(str::to_owned),
         ..fault(
             place,
             name,
@@ -126,6 +127,34 @@ pub(super) fn both_names(word: &str, paper: &str) -> String {
     }
 }
 
+/// What a field may hold besides text, in formats that tell the two apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing: `false` is no answer to "which country" (it is not Norway, `no`).
+    Text,
+    Number,
+    Truth,
+}
+
+impl Kind {
+    fn of(word: &str) -> Self {
+        match word {
+            "max_cpu_percent" | "max_memory_percent" | "min_cpu_ghz" | "min_memory_gb"
+            | "cpu_ghz" | "memory_gb" => Self::Number,
+            "ai_support" => Self::Truth,
+            _ => Self::Text,
+        }
+    }
+
+    const fn allowed(self) -> &'static str {
+        match self {
+            Self::Text => "text, or a list of texts",
+            Self::Number => "a number, or text",
+            Self::Truth => "true or false, or text",
+        }
+    }
+}
+
 /// Reads an object.
 pub(super) fn from_json(value: &Value, columns: &'static Columns, faults: &mut Faults) -> Cells {
     let mut cells = Cells::new();
@@ -144,10 +173,16 @@ pub(super) fn from_json(value: &Value, columns: &'static Columns, faults: &mut F
             .map(|(word, _)| *word)
             .find(|word| word == name)
         else {
-            faults.0.push(unknown_field(&quoted(name), name, columns));
+            let place = if name.is_empty() {
+                "policy".to_owned()
+            } else {
+                quoted(name)
+            };
+            faults.0.push(unknown_field(&place, name, columns));
             continue;
         };
         let place = word.to_owned();
+        let kind = Kind::of(word);
         let entries = match value {
             Value::Null => continue,
             Value::Array(values) => {
@@ -163,20 +198,23 @@ pub(super) fn from_json(value: &Value, columns: &'static Columns, faults: &mut F
                         )),
                     }
                 }
+                if entries.is_empty() && !values.is_empty() {
+                    continue;
+                }
                 entries
             }
             Value::String(text) => {
                 cells.insert(word, Cell::from_text(place, text));
                 continue;
             }
-            Value::Number(number) => vec![number.to_string()],
-            Value::Bool(truth) => vec![yes_or_no(*truth)],
-            Value::Object(_) => {
+            Value::Number(number) if kind == Kind::Number => vec![number.to_string()],
+            Value::Bool(truth) if kind == Kind::Truth => vec![yes_or_no(*truth)],
+            Value::Number(_) | Value::Bool(_) | Value::Object(_) => {
                 faults.0.push(fault(
                     &place,
                     &value.to_string(),
-                    "an object",
-                    "text, a number, true or false, or a list of texts",
+                    "of the wrong kind",
+                    kind.allowed(),
                 ));
                 continue;
             }
@@ -216,15 +254,18 @@ pub(super) fn from_toml(text: &str, columns: &'static Columns, faults: &mut Faul
             continue;
         };
         let place = format!("{at}, {word}");
+        let kind = Kind::of(word);
         match value.get_ref() {
             DeValue::String(text) => {
                 cells.insert(word, Cell::from_text(place, text));
             }
             DeValue::Array(values) => {
                 let entries = toml_entries(values, text, faults);
-                cells.insert(word, Cell { place, entries });
+                if !entries.is_empty() || values.is_empty() {
+                    cells.insert(word, Cell { place, entries });
+                }
             }
-            other => match toml_scalar(other) {
+            other => match toml_scalar(other, kind) {
                 Some(entry) => {
                     cells.insert(
                         word,
@@ -238,7 +279,7 @@ pub(super) fn from_toml(text: &str, columns: &'static Columns, faults: &mut Faul
                     &place,
                     other.type_str(),
                     "of the wrong kind",
-                    "text, a number, true or false, or a list of texts",
+                    kind.allowed(),
                 )),
             },
         }
@@ -246,11 +287,12 @@ pub(super) fn from_toml(text: &str, columns: &'static Columns, faults: &mut Faul
     cells
 }
 
-fn toml_scalar(value: &DeValue<'_>) -> Option<String> {
-    match value {
-        DeValue::Integer(number) => Some(number.as_str().to_owned()),
-        DeValue::Float(number) => Some(number.as_str().to_owned()),
-        DeValue::Boolean(truth) => Some(yes_or_no(*truth)),
+fn toml_scalar(value: &DeValue<'_>, kind: Kind) -> Option<String> {
+    match (value, kind) {
+        // With its `0x`, if it has one: then it is none of our numbers.
+        (DeValue::Integer(number), Kind::Number) => Some(number.to_string()),
+        (DeValue::Float(number), Kind::Number) => Some(number.as_str().to_owned()),
+        (DeValue::Boolean(truth), Kind::Truth) => Some(yes_or_no(*truth)),
         _ => None,
     }
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::cell::{self, Cell};
 use super::{Cells, Columns, REQUIREMENT_COLUMNS, field};
 use crate::policy::{Attributes, Fault, Faults, Requirements};
@@ -52,18 +54,30 @@ fn read<T>(
         .from_reader(text.as_bytes());
     let header = match reader.headers() {
         Ok(header) => header.clone(),
-        Err(error) => return Err(Faults(vec![malformed(&error)])),
+        Err(error) => return Err(Faults(vec![malformed(text, &error)])),
     };
+    let header_line = header.position().map_or(1, |at| line_of(text, at));
+    let header_place = format!("line {header_line}");
+    let mut seen = BTreeSet::new();
     for name in &header {
+        let column = cell::column(name, columns);
         let known = name == "name" || ignored.contains(&name);
-        if !known && cell::column(name, columns).is_none() {
-            faults.0.push(cell::unknown_field("line 1", name, columns));
+        if !known && column.is_none() {
+            faults
+                .0
+                .push(cell::unknown_field(&header_place, name, columns));
+        } else if !seen.insert(column.unwrap_or(name)) {
+            // One of the two would be left out, and with it what somebody requires.
+            faults.0.push(Fault {
+                found: name.to_owned(),
+                ..fault(&header_place, "a column twice", "every column once")
+            });
         }
     }
     if !header.iter().any(|name| name == "name") {
         faults
             .0
-            .push(fault("line 1", "no column `name`", "a column `name`"));
+            .push(fault(&header_place, "no column `name`", "a column `name`"));
     }
     let mut rows = Vec::new();
     for record in reader.records() {
@@ -78,11 +92,11 @@ fn read<T>(
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                faults.0.push(malformed(&error));
+                faults.0.push(malformed(text, &error));
                 continue;
             }
         };
-        let line = record.position().map_or(0, ::csv::Position::line);
+        let line = record.position().map_or(0, |at| line_of(text, at));
         let mut cells = Cells::new();
         let mut name = "";
         for (title, text) in header.iter().zip(&record) {
@@ -100,13 +114,33 @@ fn read<T>(
     faults.into_result(rows)
 }
 
-fn malformed(error: &::csv::Error) -> Fault {
-    let line = error.position().map_or(1, ::csv::Position::line);
+fn malformed(text: &str, error: &::csv::Error) -> Fault {
+    let line = error.position().map_or(1, |at| line_of(text, at));
+    let problem = match error.kind() {
+        ::csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("{len} fields instead of {expected_len}"),
+        _ => error.to_string(),
+    };
     fault(
         &format!("line {line}"),
-        &error.to_string(),
+        &problem,
         "comma-separated values with as many fields as the header",
     )
+}
+
+/// The line on which a record begins. The reader's own count is taken before it skips what is
+/// left of the line before (the second half of `\r\n`) and empty lines.
+fn line_of(text: &str, at: &::csv::Position) -> u64 {
+    let skipped = usize::try_from(at.byte())
+        .ok()
+        .and_then(|start| text.as_bytes().get(start..))
+        .unwrap_or_default()
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .filter(|byte| **byte == b'\n')
+        .count();
+    at.line() + skipped as u64
 }
 
 fn fault(place: &str, problem: &str, allowed: &str) -> Fault {

@@ -152,10 +152,16 @@ impl Reader<'_> {
         let Some(cell) = self.cells.get(field) else {
             return AllowList::default();
         };
+        let allowed = format!("{allowed}; `-` before it: anything but it; or `*` alone: anything");
+        if cell.entries.is_empty() {
+            // Whoever filtered a list until nothing was left did not mean "anything".
+            let problem = "an empty list: nothing would be allowed";
+            self.faults.0.push(cell.fault("", problem, &allowed));
+            return AllowList::default();
+        }
         if Blank::Requirement.is(&cell.entries) || !self.is_bounded(cell) {
             return AllowList::default();
         }
-        let allowed = format!("{allowed}; `-` before it: anything but it; or `*` alone: anything");
         let mut everything = false;
         let (mut named, mut excluded) = (BTreeSet::new(), BTreeSet::new());
         for entry in &cell.entries {
@@ -177,9 +183,10 @@ impl Reader<'_> {
             Ok(list) => list,
             Err(Contradiction(both)) => {
                 let problem = "both allowed and excluded";
-                self.faults
-                    .0
-                    .push(cell.fault(&both.to_string(), problem, "one of the two"));
+                let faults = both
+                    .iter()
+                    .map(|value| cell.fault(&value.to_string(), problem, "one of the two"));
+                self.faults.0.extend(faults);
                 AllowList::default()
             }
         }

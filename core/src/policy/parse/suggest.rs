@@ -3,6 +3,9 @@ use super::super::Country;
 /// How alike two words must be (Jaro-Winkler, 0 to 1) for one to be taken for the other.
 const ALIKE: f64 = 0.8;
 
+/// Longer than anything that is known, in bytes. Likeness takes time by the length of both.
+const MAX_WRITTEN: usize = 128;
+
 /// What is often written for a country and is no code of ISO 3166-1.
 const OTHER_NAMES: [(&str, &str); 8] = [
     ("uk", "gb"),
@@ -17,6 +20,9 @@ const OTHER_NAMES: [(&str, &str); 8] = [
 
 /// The word of `known` that `written` is most alike to, if any is alike at all.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if written.len() > MAX_WRITTEN {
+        return None;
+    }
     let written = written.to_lowercase();
     known
         .into_iter()
@@ -29,6 +35,9 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
 /// The code of the country that `written` may have meant: an English name, a three-letter code,
 /// or a name like one.
 pub(super) fn country(written: &str) -> Option<String> {
+    if written.len() > MAX_WRITTEN {
+        return None;
+    }
     let lower = written.to_lowercase();
     if let Some((_, code)) = OTHER_NAMES.iter().find(|(name, _)| *name == lower) {
         return Some((*code).to_owned());
