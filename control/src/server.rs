@@ -145,13 +145,13 @@ pub async fn run(
                 .await
         });
     }
+    let taken_up = migrations.recover().await?;
     let watching = tokio::spawn(monitor::watch(
         store.clone(),
         agents,
         config.monitor_interval,
         look_now,
     ));
-    let taken_up = migrations.recover().await?;
     ready(&Started {
         addresses,
         administrator_token,

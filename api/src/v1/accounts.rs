@@ -64,7 +64,8 @@ pub struct CreateApiToken {
     /// A part of the account's roles; all of them where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roles: Option<Vec<Role>>,
-    /// How long it is good for; for ever where it is absent.
+    /// How long it is good for; for ever where it is absent. A token that is made with another is
+    /// good for no longer than that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_for_seconds: Option<u64>,
 }
@@ -74,6 +75,7 @@ pub struct CreateApiToken {
 pub struct NewApiToken {
     #[serde(flatten)]
     pub token: ApiToken,
-    /// Goes into `Authorization: Bearer …`.
+    /// Goes into `Authorization: Bearer …`. Absent from a repeated answer.
+    #[schema(required = false)]
     pub secret: String,
 }

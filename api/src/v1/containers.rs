@@ -3,6 +3,8 @@ use carnet_core::instant::UnixMillis;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::written_policy;
+
 /// What moves, as its owner registered it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Container {
@@ -68,7 +70,7 @@ pub struct RegisterContainer {
     /// The name or id of the edge it runs on.
     pub edge: String,
     /// Requirements by their long names, or one compact row of the paper's Table 5 as a string.
-    #[schema(value_type = Object)]
+    #[schema(schema_with = written_policy)]
     pub requirements: serde_json::Value,
 }
 
@@ -76,14 +78,16 @@ pub struct RegisterContainer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateRequirements {
-    #[schema(value_type = Object)]
+    /// As in [`RegisterContainer`].
+    #[schema(schema_with = written_policy)]
     pub requirements: serde_json::Value,
 }
 
 /// The one-time code that proves control of a container. Shown once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Claim {
-    /// To be written into the file `path` inside the container.
+    /// To be written into the file `path` inside the container. Absent from a repeated answer.
+    #[schema(required = false)]
     pub code: String,
     /// `/run/carnet-claim`
     pub path: String,

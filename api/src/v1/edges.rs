@@ -3,6 +3,8 @@ use carnet_core::instant::UnixMillis;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::written_policy;
+
 /// A server at the edge that runs containers (paper: edge server), as its owner describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Edge {
@@ -116,7 +118,7 @@ pub struct RegisterEdge {
     /// Where its agent will listen, `ip:port`.
     pub address: String,
     /// Attributes by their long names, or one compact row of the paper's Table 6 as a string.
-    #[schema(value_type = Object)]
+    #[schema(schema_with = written_policy)]
     pub attributes: serde_json::Value,
 }
 
@@ -124,15 +126,17 @@ pub struct RegisterEdge {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateAttributes {
-    #[schema(value_type = Object)]
+    /// As in [`RegisterEdge`].
+    #[schema(schema_with = written_policy)]
     pub attributes: serde_json::Value,
 }
 
 /// A one-time token with which an edge's agent enrols.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EnrolmentToken {
-    /// Shown this once. It carries the fingerprint of the control plane's CA, so that the agent
-    /// knows whom it talks to.
+    /// Shown this once, and absent from a repeated answer. It carries the fingerprint of the
+    /// control plane's CA, so that the agent knows whom it talks to.
+    #[schema(required = false)]
     pub token: String,
     #[schema(value_type = i64)]
     pub expires_at_ms: UnixMillis,
@@ -196,7 +200,8 @@ pub struct CreateShareKey {
 pub struct NewShareKey {
     #[serde(flatten)]
     pub share_key: ShareKey,
-    /// 40 hexadecimal digits, to be handed to the grantee.
+    /// 40 hexadecimal digits, to be handed to the grantee. Absent from a repeated answer.
+    #[schema(required = false)]
     pub key: String,
 }
 

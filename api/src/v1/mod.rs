@@ -22,3 +22,13 @@ pub use edges::{
 };
 pub use migrations::{CreateMigration, Migration, MigrationState, PhaseTiming, Transferred};
 pub use problem::{InputFault, Problem};
+
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+
+/// The schema of a policy as people write it: an object, or a compact row.
+fn written_policy() -> Schema {
+    OneOfBuilder::new()
+        .item(ObjectBuilder::new().schema_type(Type::Object))
+        .item(ObjectBuilder::new().schema_type(Type::String))
+        .into()
+}

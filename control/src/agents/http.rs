@@ -32,6 +32,8 @@ const COPY_LIMIT: Duration = Duration::from_secs(4 * 3600);
 const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Probes on idle connections: one to a machine that is gone is noticed before it is used.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// The longest answer that is read, in bytes: edges are others', and none may fill this memory.
+const MAX_ANSWER: usize = 4 << 20;
 
 /// Agents over HTTP with both sides' certificates.
 #[derive(Debug, Clone)]
@@ -133,23 +135,27 @@ impl HttpAgents {
             None => self.http.request(Method::GET, url),
         };
         http = http.timeout(request.limit);
-        let response = http.send().await.map_err(unreachable)?;
+        let mut response = http.send().await.map_err(unreachable)?;
         let status = response.status();
-        let body = response.bytes().await.map_err(unreachable)?;
-        let unwell = || AgentFault::Unwell {
+        let unwell = |start| AgentFault::Unwell {
             status: status.as_u16(),
-            start: String::from_utf8_lossy(&body).chars().take(200).collect(),
+            start,
         };
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if body.len().saturating_add(chunk.len()) > MAX_ANSWER {
+                return Err(unwell(format!("more than {MAX_ANSWER} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let start = || String::from_utf8_lossy(&body).chars().take(200).collect();
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| unwell());
+            return serde_json::from_slice(&body).map_err(|_| unwell(start()));
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) if status.is_client_error() => Err(AgentFault::Refused(problem)),
-            Ok(problem) => Err(AgentFault::Unwell {
-                status: status.as_u16(),
-                start: problem.detail.unwrap_or(problem.title),
-            }),
-            Err(_) => Err(unwell()),
+            Ok(problem) => Err(unwell(problem.detail.unwrap_or(problem.title))),
+            Err(_) => Err(unwell(start())),
         }
     }
 }

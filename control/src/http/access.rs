@@ -7,6 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use carnet_api::v1::Role;
 use carnet_core::ids::AccountId;
+use carnet_core::instant::UnixMillis;
 
 use super::App;
 use super::problem::ApiError;
@@ -119,6 +120,8 @@ pub struct Caller {
     pub account: AccountId,
     pub name: String,
     pub roles: Vec<Role>,
+    /// When the token that is shown ends.
+    pub token_expires_at: Option<UnixMillis>,
 }
 
 impl Caller {
@@ -191,8 +194,9 @@ fn bearer(request: &Request) -> Option<&str> {
         .get(header::AUTHORIZATION)?
         .to_str()
         .ok()?
-        .strip_prefix("Bearer ")
-        .map(str::trim)
+        .split_once(' ')
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
+        .map(|(_, token)| token.trim())
 }
 
 async fn admit(
@@ -221,7 +225,8 @@ async fn admit(
     }
 }
 
-fn names(roles: &[Role]) -> String {
+/// Roles by their names on the wire.
+pub(super) fn names(roles: &[Role]) -> String {
     let names: Vec<String> = roles
         .iter()
         .filter_map(|role| serde_json::to_value(role).ok())
@@ -246,5 +251,6 @@ async fn authenticate(app: &App, token: &str) -> Result<Caller, ApiError> {
         account: holder.account,
         name: holder.name,
         roles: holder.roles,
+        token_expires_at: holder.expires_at,
     })
 }

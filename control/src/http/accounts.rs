@@ -1,5 +1,5 @@
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use carnet_api::v1::{Account, CreateAccount, CreateApiToken, NewApiToken, Problem};
 use carnet_core::ids::AccountId;
@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::access::Caller;
-use super::problem::{ApiError, Input};
+use super::problem::{ApiError, Input, Named};
 use super::{App, tokens};
 use crate::clock;
 use crate::names::check_name;
@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Every account.
 #[utoipa::path(
     get, path = "/v1/accounts", tag = "accounts", operation_id = "list_accounts",
-    responses((status = 200, body = Vec<Account>), (status = 403, body = Problem))
+    responses((status = 200, body = Vec<Account>))
 )]
 async fn list(State(app): State<App>) -> Result<Json<Vec<Account>>, ApiError> {
     Ok(Json(app.store.accounts().await?))
@@ -37,7 +37,6 @@ async fn list(State(app): State<App>) -> Result<Json<Vec<Account>>, ApiError> {
     responses(
         (status = 201, body = Account),
         (status = 409, description = "The name is taken.", body = Problem),
-        (status = 422, body = Problem),
     )
 )]
 async fn create(
@@ -86,12 +85,11 @@ async fn create(
     responses(
         (status = 201, body = NewApiToken),
         (status = 404, body = Problem),
-        (status = 422, body = Problem),
     )
 )]
 async fn create_token(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Input(asked): Input<CreateApiToken>,
 ) -> Result<(StatusCode, Json<NewApiToken>), ApiError> {
     let account = app
@@ -99,15 +97,14 @@ async fn create_token(
         .account(&name)
         .await?
         .ok_or_else(|| ApiError::not_found("account", &name))?;
-    let token = tokens::make(&app, account.id, &account.roles, asked).await?;
+    let token = tokens::make(&app, account.id, &account.roles, None, asked).await?;
     Ok((StatusCode::CREATED, Json(token)))
 }
 
 /// The account that the token is of.
 #[utoipa::path(
     get, path = "/v1/whoami", tag = "accounts",
-    responses((status = 200, description = "With the token's roles.", body = Account),
-              (status = 401, body = Problem))
+    responses((status = 200, description = "With the token's roles.", body = Account))
 )]
 async fn whoami(State(app): State<App>, caller: Caller) -> Result<Json<Account>, ApiError> {
     let account = app

@@ -1,5 +1,5 @@
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use carnet_api::v1::{
     Claim, Container, ContainerRegistration, Problem, RegisterContainer, Role, UpdateRequirements,
@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::App;
 use super::access::Caller;
-use super::edges::visible;
-use super::problem::{ApiError, Input};
+use super::edges::usable;
+use super::problem::{ApiError, Input, Named};
 use crate::agents::Endpoint;
 use crate::names::check_name;
 use crate::secret::Secret;
@@ -89,7 +89,7 @@ pub(super) async fn owned(
 /// The caller's containers; for an edge owner, those on the owner's edges.
 #[utoipa::path(
     get, path = "/v1/containers", tag = "containers", operation_id = "list_containers",
-    responses((status = 200, body = Vec<Container>), (status = 403, body = Problem))
+    responses((status = 200, body = Vec<Container>))
 )]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Container>>, ApiError> {
     let containers = app.store.containers().await?;
@@ -106,11 +106,15 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Contain
 #[utoipa::path(
     get, path = "/v1/containers/{container}", tag = "containers", operation_id = "show_container",
     params(("container" = String, Path, description = "Its name or id.")),
-    responses((status = 200, body = Container), (status = 404, body = Problem))
+    responses(
+        (status = 200, body = Container),
+        (status = 404, body = Problem),
+        (status = 409, description = "There are several of that name.", body = Problem),
+    )
 )]
 async fn show(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Container>, ApiError> {
     let record = find(&app, &name, |record| may_see(&caller, record)).await?;
@@ -124,8 +128,8 @@ async fn show(
     request_body = RegisterContainer,
     responses(
         (status = 201, body = Container),
+        (status = 404, description = "No such edge that the caller may use.", body = Problem),
         (status = 409, description = "The caller has one of that name, or it is another's.", body = Problem),
-        (status = 422, description = "With every fault.", body = Problem),
     )
 )]
 async fn register(
@@ -147,7 +151,7 @@ async fn register(
     if !faults.is_empty() {
         return Err(ApiError::faults(faults));
     }
-    let edge = visible(&app, &caller, &asked.edge).await?;
+    let edge = usable(&app, &caller, &asked.edge).await?;
     let same_name = app.store.containers_named(&asked.name).await?;
     if same_name.iter().any(|other| {
         other.container.edge == edge.id
@@ -190,12 +194,11 @@ fn anothers(name: &str) -> ApiError {
     operation_id = "require_of_container",
     params(("container" = String, Path, description = "Its name or id.")),
     request_body = UpdateRequirements,
-    responses((status = 200, body = Container), (status = 404, body = Problem),
-              (status = 422, description = "With every fault.", body = Problem))
+    responses((status = 200, body = Container), (status = 404, body = Problem))
 )]
 async fn require(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
     Input(asked): Input<UpdateRequirements>,
 ) -> Result<Json<Container>, ApiError> {
@@ -220,7 +223,7 @@ async fn require(
 )]
 async fn claim(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
 ) -> Result<(StatusCode, Json<Claim>), ApiError> {
     let container = owned(&app, &caller, &name).await?;
@@ -257,14 +260,14 @@ async fn claim(
 )]
 async fn confirm_claim(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Container>, ApiError> {
     let container = owned(&app, &caller, &name).await?;
     if container.registration == ContainerRegistration::Confirmed {
         return Ok(Json(container));
     }
-    let edge = visible(&app, &caller, &container.edge.to_string()).await?;
+    let edge = usable(&app, &caller, &container.edge.to_string()).await?;
     let endpoint = Endpoint {
         edge: edge.id,
         name: edge.name,
@@ -307,12 +310,12 @@ async fn confirm_claim(
     responses(
         (status = 200, body = Container),
         (status = 404, body = Problem),
-        (status = 409, description = "Another owner's registration was confirmed first.", body = Problem),
+        (status = 409, description = "Another owner's registration was confirmed first, or there are several of that name.", body = Problem),
     )
 )]
 async fn confirm(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Container>, ApiError> {
     let on_own_edge = |record: &ContainerRecord| record.edge_owner == caller.account;
@@ -346,7 +349,7 @@ async fn confirm(
 )]
 async fn forget(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Value>, ApiError> {
     let container = owned(&app, &caller, &name).await?;

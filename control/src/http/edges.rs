@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use carnet_api::v1::{
     Contradiction, DetectedFacts, Edge, EnrolmentToken, Problem, RegisterEdge, Role,
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::access::Caller;
-use super::problem::{ApiError, Input};
+use super::problem::{ApiError, Input, Named};
 use crate::clock;
 use crate::names::check_name;
 use crate::secret::Secret;
@@ -73,9 +73,30 @@ pub(super) async fn owned(
         .ok_or_else(|| ApiError::not_found("edge", name_or_id))
 }
 
+/// An edge that the caller may use: who reads everything may see it, and no more.
+pub(super) async fn usable(
+    app: &App,
+    caller: &Caller,
+    name_or_id: &str,
+) -> Result<EdgeRecord, ApiError> {
+    let edge = visible(app, caller, name_or_id).await?;
+    let shared = app.store.edges_shared_with(caller.account).await?;
+    if may_use(caller, &edge, &shared) {
+        Ok(edge)
+    } else {
+        Err(ApiError::forbidden(format!(
+            "you may see `{}`, and not use it: its owner has given you no share key",
+            edge.name
+        )))
+    }
+}
+
 fn may_see(caller: &Caller, edge: &EdgeRecord, shared: &[EdgeId]) -> bool {
-    caller.sees_everything()
-        || (caller.is(Role::EdgeOwner) && edge.owner == caller.account)
+    caller.sees_everything() || may_use(caller, edge, shared)
+}
+
+fn may_use(caller: &Caller, edge: &EdgeRecord, shared: &[EdgeId]) -> bool {
+    (caller.is(Role::EdgeOwner) && edge.owner == caller.account)
         || (caller.is(Role::ContainerOwner) && shared.contains(&edge.id))
 }
 
@@ -106,7 +127,8 @@ fn shown(caller: &Caller, edge: EdgeRecord) -> Edge {
 /// Where what is declared is more than what was found. Clock rates and sizes of memory are told
 /// differently by maker, firmware and kernel: a tenth is let pass.
 fn contradictions(declared: &Attributes, detected: &DetectedFacts) -> Vec<Contradiction> {
-    let exceeds = |declared: u64, detected: u64| declared * 9 > detected * 10;
+    let exceeds =
+        |declared: u64, detected: u64| declared.saturating_mul(9) > detected.saturating_mul(10);
     let mut found = Vec::new();
     let mut contradict = |attribute: &str, declared: String, detected: String| {
         found.push(Contradiction {
@@ -149,7 +171,7 @@ fn contradictions(declared: &Attributes, detected: &DetectedFacts) -> Vec<Contra
 /// The edges that the caller owns or may use.
 #[utoipa::path(
     get, path = "/v1/edges", tag = "edges", operation_id = "list_edges",
-    responses((status = 200, body = Vec<Edge>), (status = 403, body = Problem))
+    responses((status = 200, body = Vec<Edge>))
 )]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Edge>>, ApiError> {
     let shared = app.store.edges_shared_with(caller.account).await?;
@@ -171,7 +193,7 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Edge>>,
 )]
 async fn show(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Edge>, ApiError> {
     let edge = visible(&app, &caller, &name).await?;
@@ -185,7 +207,6 @@ async fn show(
     responses(
         (status = 201, body = Edge),
         (status = 409, description = "Name or address is taken.", body = Problem),
-        (status = 422, description = "With every fault.", body = Problem),
     )
 )]
 async fn register(
@@ -197,14 +218,16 @@ async fn register(
     if let Err(error) = check_name("name", &asked.name) {
         faults.extend(error.0.faults);
     }
-    if asked.address.parse::<SocketAddr>().is_err() {
-        let allowed = "where its agent listens, ip:port, such as `192.0.2.7:7443`";
-        faults.extend(
-            ApiError::fault("address", &asked.address, "not an address", allowed)
-                .0
-                .faults,
-        );
-    }
+    // One address has one spelling: that no other edge has it is seen by it.
+    let address = match asked.address.parse::<SocketAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => {
+            let allowed = "where its agent listens, ip:port, such as `192.0.2.7:7443`";
+            let fault = ApiError::fault("address", &asked.address, "not an address", allowed);
+            faults.extend(fault.0.faults);
+            String::new()
+        }
+    };
     let attributes = match read_attributes(&asked.attributes) {
         Ok(attributes) => attributes,
         Err(found) => {
@@ -219,7 +242,7 @@ async fn register(
         id: EdgeId::from_uuid(Uuid::now_v7()),
         name: asked.name,
         owner: caller.account,
-        address: asked.address,
+        address,
         attributes: attributes.to_json(),
         created_at: clock::now(),
     };
@@ -242,12 +265,11 @@ async fn register(
     put, path = "/v1/edges/{edge}/attributes", tag = "edges", operation_id = "describe_edge",
     params(("edge" = String, Path, description = "Its name or id.")),
     request_body = UpdateAttributes,
-    responses((status = 200, body = Edge), (status = 404, body = Problem),
-              (status = 422, description = "With every fault.", body = Problem))
+    responses((status = 200, body = Edge), (status = 404, body = Problem))
 )]
 async fn describe(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
     Input(asked): Input<UpdateAttributes>,
 ) -> Result<Json<Edge>, ApiError> {
@@ -270,7 +292,7 @@ async fn describe(
 )]
 async fn create_enrolment_token(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
 ) -> Result<(StatusCode, Json<EnrolmentToken>), ApiError> {
     let edge = owned(&app, &caller, &name).await?;

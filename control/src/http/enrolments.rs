@@ -20,7 +20,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses(
         (status = 201, body = Enrolment),
         (status = 401, description = "The token is unknown, used, or has expired.", body = Problem),
-        (status = 422, body = Problem),
     )
 )]
 async fn enrol(

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::App;
 use super::access::Caller;
 use super::containers;
-use super::problem::{ApiError, Input};
+use super::problem::{ApiError, Input, Named};
 use crate::clock;
 use crate::store::migrations::{MigrationRecord, NewMigration};
 
@@ -91,7 +91,7 @@ async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migration, ApiE
     get, path = "/v1/migrations", tag = "migrations", operation_id = "list_migrations",
     params(Listing),
     responses((status = 200, body = Vec<Migration>), (status = 400, body = Problem),
-              (status = 403, body = Problem), (status = 422, body = Problem))
+              (status = 422, body = Problem))
 )]
 async fn list(
     State(app): State<App>,
@@ -235,12 +235,12 @@ async fn changed(news: &mut broadcast::Receiver<MigrationId>, id: MigrationId) -
 #[utoipa::path(
     get, path = "/v1/migrations/{migration}", tag = "migrations", operation_id = "show_migration",
     params(("migration" = String, Path, description = "Its id."), Waiting),
-    responses((status = 200, body = Migration), (status = 404, body = Problem),
-              (status = 422, body = Problem))
+    responses((status = 200, body = Migration), (status = 400, body = Problem),
+              (status = 404, body = Problem), (status = 422, body = Problem))
 )]
 async fn show(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Named(id): Named,
     caller: Caller,
     waiting: Result<Query<Waiting>, QueryRejection>,
 ) -> Result<Json<Migration>, ApiError> {
@@ -264,7 +264,7 @@ async fn show(
 )]
 async fn events(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Named(id): Named,
     caller: Caller,
 ) -> Result<impl IntoResponse, ApiError> {
     let news = app.migrations.news();

@@ -1,12 +1,16 @@
 use axum::Json;
-use axum::extract::FromRequest;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::http::{Request, StatusCode, header};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use carnet_api::v1::{InputFault, Problem};
 use carnet_core::policy::{Fault, Faults};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+use super::MAX_BODY;
 use crate::store::StoreError;
 
 /// An error as the API answers it.
@@ -78,6 +82,20 @@ impl ApiError {
             "edge-failed",
             "the edge did not do what it was asked",
             detail,
+        )
+    }
+
+    /// The body is not one that this route takes.
+    fn unfit_body(status: StatusCode, title: &str, detail: impl Into<String>) -> Self {
+        Self::new(status, "unfit-body", title, detail)
+    }
+
+    /// The body is larger than any that is read.
+    pub fn too_large() -> Self {
+        Self::unfit_body(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is too large",
+            format!("a body may have {MAX_BODY} bytes at most"),
         )
     }
 
@@ -179,28 +197,83 @@ pub struct Input<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     type Rejection = ApiError;
 
-    async fn from_request(
-        request: Request<axum::body::Body>,
-        state: &S,
-    ) -> Result<Self, Self::Rejection> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let (parts, body) = request.into_parts();
+        let body = Bytes::from_request(Request::from_parts(parts.clone(), body), state)
+            .await
+            .map_err(JsonRejection::from)?;
+        let request = Request::from_parts(parts, Body::from(body.clone()));
+        let is_object = body.trim_ascii_start().starts_with(b"{");
         match Json::<T>::from_request(request, state).await {
+            // An array would be taken for an object's values in their order.
+            Ok(_) | Err(JsonRejection::JsonDataError(_)) if !is_object => {
+                Err(ApiError::unfit_body(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "the body does not fit",
+                    "an object is expected",
+                ))
+            }
             Ok(Json(value)) => Ok(Self(value)),
+            Err(JsonRejection::JsonSyntaxError(error)) => {
+                Err(misfit::<T>(&body)
+                    .unwrap_or_else(|| JsonRejection::JsonSyntaxError(error).into()))
+            }
             Err(rejection) => Err(rejection.into()),
         }
     }
 }
 
+/// What does not fit in a body that is JSON all the same: to serde_json, an object with two
+/// fields where one of several may stand is a fault of syntax.
+fn misfit<T: DeserializeOwned>(body: &[u8]) -> Option<ApiError> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let misfit = T::deserialize(value).err()?;
+    Some(ApiError::unfit_body(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "the body does not fit",
+        misfit.to_string(),
+    ))
+}
+
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
         let status = rejection.status();
-        let title = match &rejection {
-            JsonRejection::JsonDataError(_) => "the body does not fit",
-            JsonRejection::JsonSyntaxError(_) => "the body is not JSON",
-            JsonRejection::MissingJsonContentType(_) => "the body is not declared as JSON",
-            _ if status == StatusCode::PAYLOAD_TOO_LARGE => "the body is too large",
-            _ => "the body cannot be read",
-        };
-        Self::new(status, "unfit-body", title, rejection.body_text())
+        match &rejection {
+            JsonRejection::JsonDataError(error) => {
+                Self::unfit_body(status, "the body does not fit", cause(error))
+            }
+            JsonRejection::JsonSyntaxError(error) => {
+                Self::unfit_body(status, "the body is not JSON", cause(error))
+            }
+            JsonRejection::MissingJsonContentType(_) => Self::unfit_body(
+                status,
+                "the body is not declared as JSON",
+                "send it with the header `Content-Type: application/json`",
+            ),
+            _ if status == StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(),
+            _ => Self::unfit_body(status, "the body cannot be read", rejection.body_text()),
+        }
+    }
+}
+
+/// What serde says: which field, what of it, and where.
+fn cause(error: &dyn std::error::Error) -> String {
+    error
+        .source()
+        .map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// The name or id in a path. What is not UTF-8 names nothing.
+pub struct Named(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let named = Path::<String>::from_request_parts(parts, state).await;
+        named
+            .map(|Path(name)| Self(name))
+            .map_err(|_: PathRejection| ApiError::no_route(parts.uri.path()))
     }
 }
 

@@ -1,5 +1,5 @@
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use carnet_api::v1::{CreateShareKey, NewShareKey, Problem, RedeemShareKey, Role, ShareKey};
 use carnet_core::ids::ShareKeyId;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::App;
 use super::access::Caller;
 use super::edges::{owned, visible};
-use super::problem::{ApiError, Input};
+use super::problem::{ApiError, Input, Named};
 use crate::secret::Secret;
 use crate::store::ShareKeyRecord;
 use crate::{clock, secret};
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 )]
 async fn list_of_edge(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Vec<ShareKey>>, ApiError> {
     let edge = if caller.sees_everything() {
@@ -55,7 +55,7 @@ async fn list_of_edge(
 /// The keys that the caller gave, and those that the caller holds.
 #[utoipa::path(
     get, path = "/v1/share-keys", tag = "share keys", operation_id = "list_share_keys",
-    responses((status = 200, body = Vec<ShareKey>), (status = 403, body = Problem))
+    responses((status = 200, body = Vec<ShareKey>))
 )]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ShareKey>>, ApiError> {
     let keys = app.store.share_keys().await?;
@@ -86,12 +86,11 @@ fn may_see(caller: &Caller, record: &ShareKeyRecord) -> bool {
         (status = 201, body = NewShareKey),
         (status = 404, body = Problem),
         (status = 409, description = "The grantee has a key already.", body = Problem),
-        (status = 422, body = Problem),
     )
 )]
 async fn create(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     caller: Caller,
     Input(asked): Input<CreateShareKey>,
 ) -> Result<(StatusCode, Json<NewShareKey>), ApiError> {
@@ -149,7 +148,7 @@ async fn find(app: &App, id: ShareKeyId) -> Result<ShareKeyRecord, ApiError> {
 )]
 async fn revoke(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Named(id): Named,
     caller: Caller,
 ) -> Result<Json<ShareKey>, ApiError> {
     let missing = || ApiError::not_found("share key", &id);

@@ -1,5 +1,5 @@
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use carnet_api::v1::{ApiToken, CreateApiToken, NewApiToken, Problem, Role};
 use carnet_core::ids::{AccountId, TokenId};
@@ -8,9 +8,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::App;
 use super::access::Caller;
-use super::problem::{ApiError, Input};
+use super::problem::{ApiError, Input, Named};
+use super::{App, access};
 use crate::clock;
 use crate::secret::Secret;
 use crate::store::NewToken;
@@ -26,11 +26,12 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(revoke))
 }
 
-/// Makes a token for `account`, which has the roles `held`.
+/// Makes a token for `account`, with some of the roles `held`, good until `until` at the most.
 pub(super) async fn make(
     app: &App,
     account: AccountId,
     held: &[Role],
+    until: Option<UnixMillis>,
     asked: CreateApiToken,
 ) -> Result<NewApiToken, ApiError> {
     if asked.label.chars().count() > MAX_LABEL {
@@ -41,16 +42,22 @@ pub(super) async fn make(
             "at most 200 characters",
         ));
     }
-    let roles = asked.roles.unwrap_or_else(|| held.to_vec());
+    let mut roles = asked.roles.unwrap_or_else(|| held.to_vec());
+    roles.sort_unstable();
+    roles.dedup();
     if roles.is_empty() || !roles.iter().all(|role| held.contains(role)) {
         return Err(ApiError::fault(
             "roles",
-            &format!("{roles:?}"),
+            &access::names(&roles),
             "not a part of what may be given",
-            &format!("one or more of {held:?}"),
+            &format!("one or more of {}", access::names(held)),
         ));
     }
     let now = clock::now();
+    let asked_until = asked.valid_for_seconds.map(|seconds| {
+        let ms = i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        UnixMillis(now.0.saturating_add(ms))
+    });
     let secret = Secret::new("carnet_", SECRET_BYTES);
     let new = NewToken {
         id: TokenId::from_uuid(Uuid::now_v7()),
@@ -59,10 +66,7 @@ pub(super) async fn make(
         roles,
         secret_hash: secret.hash(),
         created_at: now,
-        expires_at: asked.valid_for_seconds.map(|seconds| {
-            let ms = i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
-            UnixMillis(now.0.saturating_add(ms))
-        }),
+        expires_at: asked_until.into_iter().chain(until).min(),
     };
     app.store.create_token(&new).await?;
     Ok(NewApiToken {
@@ -80,24 +84,32 @@ pub(super) async fn make(
 /// The caller's tokens.
 #[utoipa::path(
     get, path = "/v1/tokens", tag = "accounts", operation_id = "list_tokens",
-    responses((status = 200, body = Vec<ApiToken>), (status = 401, body = Problem))
+    responses((status = 200, body = Vec<ApiToken>))
 )]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ApiToken>>, ApiError> {
     Ok(Json(app.store.tokens(caller.account).await?))
 }
 
-/// Makes a token for the caller, with the roles of the token that is shown, or fewer.
+/// Makes a token for the caller, with the roles of the token that is shown, or fewer. It is good
+/// for no longer than the token that is shown.
 #[utoipa::path(
     post, path = "/v1/tokens", tag = "accounts", operation_id = "create_token",
     request_body = CreateApiToken,
-    responses((status = 201, body = NewApiToken), (status = 422, body = Problem))
+    responses((status = 201, body = NewApiToken))
 )]
 async fn create(
     State(app): State<App>,
     caller: Caller,
     Input(asked): Input<CreateApiToken>,
 ) -> Result<(StatusCode, Json<NewApiToken>), ApiError> {
-    let token = make(&app, caller.account, &caller.roles, asked).await?;
+    let token = make(
+        &app,
+        caller.account,
+        &caller.roles,
+        caller.token_expires_at,
+        asked,
+    )
+    .await?;
     Ok((StatusCode::CREATED, Json(token)))
 }
 
@@ -110,7 +122,7 @@ async fn create(
 )]
 async fn revoke(
     State(app): State<App>,
-    Path(token): Path<String>,
+    Named(token): Named,
     caller: Caller,
 ) -> Result<Json<serde_json::Value>, ApiError> {
     let revoked = match token.parse::<TokenId>() {

@@ -5,6 +5,7 @@ mod admit;
 mod destination;
 mod runner;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use carnet_api::v1::{Attempt, DestinationSpec};
 use carnet_core::ids::{ContainerId, MigrationId};
 use futures_util::{StreamExt, stream};
 use tokio::sync::broadcast;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use self::admit::Audited;
 use crate::agents::Agents;
@@ -55,7 +56,14 @@ impl Pace {
 /// crash would, and [`recover`](Self::recover) goes on from there.
 pub struct Migrations {
     parts: Arc<Parts>,
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Mutex<Tasks>,
+}
+
+/// The tasks that carry out moves, one for each.
+#[derive(Default)]
+struct Tasks {
+    all: JoinSet<()>,
+    of: HashMap<MigrationId, AbortHandle>,
 }
 
 /// What carrying out a move takes.
@@ -79,7 +87,7 @@ impl Migrations {
                 pace,
                 news: broadcast::channel(NEWS).0,
             }),
-            tasks: Mutex::new(JoinSet::new()),
+            tasks: Mutex::default(),
         }
     }
 
@@ -88,17 +96,20 @@ impl Migrations {
         self.spawn(id, Some(Instant::now()));
     }
 
-    /// Takes up every migration that has not ended, where it stands. Returns how many.
+    /// Takes up every migration that has not ended and is not being carried out, where it stands.
+    /// Returns how many.
     ///
     /// # Errors
     /// Where the store cannot be read.
     pub async fn recover(&self) -> Result<usize, StoreError> {
-        let unended = self.parts.store.migrations_under_way().await?;
-        for &id in &unended {
-            tracing::info!(migration = %id, "taken up again");
-            self.spawn(id, None);
+        let mut taken_up = 0;
+        for id in self.parts.store.migrations_under_way().await? {
+            if self.spawn(id, None) {
+                tracing::info!(migration = %id, "taken up again");
+                taken_up += 1;
+            }
         }
-        Ok(unended.len())
+        Ok(taken_up)
     }
 
     /// Whether there is an edge to which `container` could be asked to go; none is asked.
@@ -114,7 +125,7 @@ impl Migrations {
     }
 
     /// Audits every candidate of a destination as a move would, in the order of drawing. Nothing
-    /// is moved, and nothing is kept.
+    /// is moved, and nothing is kept but what was seen of the edges.
     ///
     /// # Errors
     /// Where there is no candidate, as the API tells it.
@@ -145,14 +156,23 @@ impl Migrations {
     pub async fn stop(&self) {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.shutdown().await;
+        tasks.all.shutdown().await;
     }
 
-    fn spawn(&self, id: MigrationId, began: Option<Instant>) {
+    /// Begins to carry a migration out, unless that is being done: it may have been asked for
+    /// before [`recover`](Self::recover) came to it, and two runners would move it to two edges.
+    /// Returns whether it did.
+    fn spawn(&self, id: MigrationId, began: Option<Instant>) -> bool {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that have ended are let go of here, so that they do not add up.
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(runner::run(self.parts.clone(), id, began));
+        while tasks.all.try_join_next().is_some() {}
+        tasks.of.retain(|_, task| !task.is_finished());
+        if tasks.of.contains_key(&id) {
+            return false;
+        }
+        let task = tasks.all.spawn(runner::run(self.parts.clone(), id, began));
+        tasks.of.insert(id, task);
+        true
     }
 }
 

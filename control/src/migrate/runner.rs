@@ -11,7 +11,8 @@ use std::time::Instant;
 use carnet_api::agent::{Order, PrepareTarget};
 use carnet_api::v1::{Attempt, PhaseTiming};
 use carnet_core::ids::MigrationId;
-use carnet_core::migration::{Effect, Event, MigrationPlan, State, step};
+use carnet_core::instant::UnixMillis;
+use carnet_core::migration::{Effect, Event, MigrationPlan, Phase, State, step};
 
 use super::Parts;
 use crate::agents::{AgentError, Command, Endpoint};
@@ -209,6 +210,7 @@ impl Runner {
     async fn decided(&mut self, state: State, facts: Facts, saved: Result<(), String>) -> bool {
         match saved {
             Ok(()) => {
+                self.failures = 0;
                 self.enter(state, facts);
                 true
             }
@@ -216,18 +218,26 @@ impl Runner {
         }
     }
 
-    /// Feeds an event to the state machine and saves the state that it leads to. Where that is
-    /// the same state, the effect was in vain, and is tried again after a pause.
+    /// Feeds an event to the state machine and saves the state that it leads to. Where that gets
+    /// nowhere, the effect was in vain, and there is a pause before the next is performed.
     async fn feed(&mut self, event: Event, attempt: Option<&Attempt>) -> bool {
         let problem = match &event {
             Event::Failed(problem) | Event::Unclear(problem) => Some(problem.clone()),
             _ => None,
         };
+        self.failures = match problem {
+            Some(_) => self.failures.saturating_add(1),
+            None => 0,
+        };
         let Some((state, facts)) = self.next(event) else {
             return false;
         };
-        let again = state.phase() == self.run.state.phase();
-        let waiting_for = problem.filter(|_| again);
+        let (left, entered) = (self.run.state.phase(), state.phase());
+        // A target that does not let go is asked to restore again: without a pause it would be
+        // asked the one and the other as fast as it answers.
+        let in_vain =
+            entered == left || (left, entered) == (Phase::WithdrawingTarget, Phase::Restoring);
+        let waiting_for = problem.filter(|_| in_vain);
         let parts = self.parts.clone();
         parts
             .insist("save a migration", || {
@@ -238,20 +248,21 @@ impl Runner {
                 })
             })
             .await;
-        if again {
-            self.failures = self.failures.saturating_add(1);
+        if entered == left {
+            self.run.state = state;
+            self.parts.tell(self.run.id);
+        } else {
+            self.enter(state, facts);
+        }
+        if in_vain {
             tracing::warn!(
                 migration = %self.run.id,
-                phase = %state.phase(),
+                phase = %entered,
                 problem = waiting_for,
                 failures = self.failures,
                 "to be tried again"
             );
-            self.run.state = state;
-            self.parts.tell(self.run.id);
             tokio::time::sleep(self.parts.pace.pause(self.failures)).await;
-        } else {
-            self.enter(state, facts);
         }
         true
     }
@@ -269,7 +280,7 @@ impl Runner {
         let mut facts = self.run.facts.clone();
         if state.phase() != self.run.state.phase() {
             if let Some(last) = facts.timings.last_mut() {
-                last.duration_ms = self.began.map(|began| began.elapsed().as_secs_f64() * 1e3);
+                last.duration_ms = Some(self.lasted_ms(last.started_at_ms));
             }
             facts.timings.push(PhaseTiming {
                 state: wire_state(state.phase()),
@@ -278,6 +289,15 @@ impl Runner {
             });
         }
         Some((state, facts))
+    }
+
+    /// How long the present phase has lasted, in milliseconds. Where another process began it, by
+    /// the wall clock: it lasted while no control plane ran, too.
+    fn lasted_ms(&self, started_at: UnixMillis) -> f64 {
+        match self.began {
+            Some(began) => began.elapsed().as_secs_f64() * 1e3,
+            None => clock::now().0.saturating_sub(started_at.0).max(0) as f64,
+        }
     }
 
     fn step<'a>(&self, state: &'a State, facts: &'a Facts) -> Step<'a> {
@@ -292,12 +312,17 @@ impl Runner {
     }
 
     /// Goes on in a state that has been saved.
-    fn enter(&mut self, state: State, facts: Facts) {
+    fn enter(&mut self, state: State, mut facts: Facts) {
         tracing::info!(migration = %self.run.id, state = %state.phase(), "goes on");
+        // The last phase lasted until this one was saved: a commit's own time is the commit's. It
+        // is saved with the next step; a crash before that leaves what was known before.
+        if let [.., left, entered] = facts.timings.as_mut_slice() {
+            left.duration_ms = Some(self.lasted_ms(left.started_at_ms));
+            entered.started_at_ms = clock::now();
+        }
         self.run.state = state;
         self.run.facts = facts;
         self.began = Some(Instant::now());
-        self.failures = 0;
         self.parts.tell(self.run.id);
     }
 

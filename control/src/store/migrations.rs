@@ -380,65 +380,95 @@ impl Store {
     /// nothing changes, and what differs is returned, in words.
     ///
     /// # Errors
-    /// Where the database does; it is then not known whether it was committed, and the saved
-    /// state says.
+    /// Where the database does; it is then not known whether it was committed. Asked again, it
+    /// is committed once.
     pub async fn commit(
         &self,
         plan: &MigrationPlan,
         step: Step<'_>,
     ) -> Result<Result<(), String>, StoreError> {
         let mut transaction = self.write().await?;
+        if is_kept(&mut transaction, step).await? {
+            return Ok(Ok(()));
+        }
         if let Some(difference) = difference(&mut transaction, plan).await? {
             return Ok(Err(difference));
         }
-        let moved = sqlx::query("UPDATE containers SET edge = ?, generation = ? WHERE id = ?")
-            .bind(plan.target().to_string())
-            .bind(signed(plan.committed_generation()))
-            .bind(plan.container().to_string())
-            .execute(&mut *transaction)
-            .await
-            .map_err(StoreError::from);
-        match moved {
-            Err(error) if error.is_duplicate() => {
-                return Ok(Err(
-                    "another container of that name has been confirmed on the target".to_owned(),
-                ));
-            }
-            moved => moved?,
-        };
+        let to = (plan.target(), plan.committed_generation());
+        if let Err(refusal) = put(&mut transaction, plan, plan.generation(), to).await? {
+            return Ok(Err(refusal));
+        }
         update(&mut transaction, step).await?;
         transaction.commit().await?;
         Ok(Ok(()))
     }
 
     /// The commit in the other direction, after the target has confirmed that it holds nothing.
+    /// What is in the way is returned, in words.
     ///
     /// # Errors
-    /// Where the database does, or the container's generation is not what the commit made it.
+    /// As [`commit`](Self::commit).
     pub async fn take_back(
         &self,
         plan: &MigrationPlan,
         step: Step<'_>,
     ) -> Result<Result<(), String>, StoreError> {
         let mut transaction = self.write().await?;
-        let done = sqlx::query(
-            "UPDATE containers SET edge = ?, generation = ? WHERE id = ? AND generation = ?",
-        )
-        .bind(plan.source().to_string())
-        .bind(signed(plan.taken_back_generation()))
-        .bind(plan.container().to_string())
-        .bind(signed(plan.committed_generation()))
-        .execute(&mut *transaction)
-        .await?;
-        if done.rows_affected() != 1 {
-            return Ok(Err(
-                "the container's generation is not what this migration made it".to_owned(),
-            ));
+        if is_kept(&mut transaction, step).await? {
+            return Ok(Ok(()));
+        }
+        let to = (plan.source(), plan.taken_back_generation());
+        if let Err(refusal) = put(&mut transaction, plan, plan.committed_generation(), to).await? {
+            return Ok(Err(refusal));
         }
         update(&mut transaction, step).await?;
         transaction.commit().await?;
         Ok(Ok(()))
     }
+}
+
+/// Whether `step` was kept before, although whoever asked for it was not told.
+async fn is_kept(connection: &mut SqliteConnection, step: Step<'_>) -> Result<bool, StoreError> {
+    let kept: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM migrations WHERE id = ? AND state = ?")
+            .bind(step.id.to_string())
+            .bind(to_json(step.state)?)
+            .fetch_one(connection)
+            .await?;
+    Ok(kept > 0)
+}
+
+/// Puts the container of `plan`, whose generation is to be `generation`, on another edge under
+/// another generation. What is in the way is returned, in words.
+async fn put(
+    connection: &mut SqliteConnection,
+    plan: &MigrationPlan,
+    generation: u64,
+    (edge, raised): (EdgeId, u64),
+) -> Result<Result<(), String>, StoreError> {
+    let done = sqlx::query(
+        "UPDATE containers SET edge = ?, generation = ? WHERE id = ? AND generation = ?",
+    )
+    .bind(edge.to_string())
+    .bind(signed(raised))
+    .bind(plan.container().to_string())
+    .bind(signed(generation))
+    .execute(connection)
+    .await
+    .map_err(StoreError::from);
+    let refusal = match done {
+        Err(error) if error.is_duplicate() && edge == plan.source() => {
+            "another container of that name has been confirmed on the source"
+        }
+        Err(error) if error.is_duplicate() => {
+            "another container of that name has been confirmed on the target"
+        }
+        done => match done?.rows_affected() {
+            1 => return Ok(Ok(())),
+            _ => "the container's generation is not what this migration made it",
+        },
+    };
+    Ok(Err(refusal.to_owned()))
 }
 
 fn endpoint(row: &SqliteRow) -> Result<Endpoint, StoreError> {
@@ -495,16 +525,18 @@ async fn update(connection: &mut SqliteConnection, step: Step<'_>) -> Result<(),
         insert_attempt(connection, step.id, position, attempt).await?;
     }
     let phase = step.state.phase();
-    let target = step.state.plan().map(|plan| plan.target().to_string());
+    let plan = step.state.plan();
+    // The source as well: until the permit, another move may have ended since it was asked for.
     sqlx::query(
         "UPDATE migrations
-         SET state = ?, phase = ?, target = coalesce(?, target), waiting_for = ?, facts = ?,
-             ended_at = ?
+         SET state = ?, phase = ?, source = coalesce(?, source), target = coalesce(?, target),
+             waiting_for = ?, facts = ?, ended_at = ?
          WHERE id = ?",
     )
     .bind(to_json(step.state)?)
     .bind(phase.name())
-    .bind(target)
+    .bind(plan.map(|plan| plan.source().to_string()))
+    .bind(plan.map(|plan| plan.target().to_string()))
     .bind(step.waiting_for)
     .bind(to_json(step.facts)?)
     .bind(phase.is_ended().then_some(step.now.0))

@@ -24,6 +24,7 @@ pub struct TokenHolder {
     pub account: AccountId,
     pub name: String,
     pub roles: Vec<Role>,
+    pub expires_at: Option<UnixMillis>,
 }
 
 fn token(row: &SqliteRow) -> Result<ApiToken, StoreError> {
@@ -89,7 +90,8 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Option<TokenHolder>, StoreError> {
         let row = sqlx::query(
-            "SELECT accounts.id, accounts.name, accounts.roles AS held, api_tokens.roles
+            "SELECT accounts.id, accounts.name, accounts.roles AS held, api_tokens.roles,
+                 expires_at
              FROM api_tokens JOIN accounts ON accounts.id = api_tokens.account
              WHERE secret_hash = ? AND (expires_at IS NULL OR expires_at > ?)",
         )
@@ -100,12 +102,14 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let held: Vec<Role> = json(&row, "held")?;
         let mut roles: Vec<Role> = json(&row, "roles")?;
+        let expires_at: Option<i64> = row.try_get("expires_at")?;
         // A role that the account has lost is lost to its tokens.
         roles.retain(|role| held.contains(role));
         Ok(Some(TokenHolder {
             account: parsed(&row, "id")?,
             name: row.try_get("name")?,
             roles,
+            expires_at: expires_at.map(UnixMillis),
         }))
     }
 }

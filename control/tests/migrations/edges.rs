@@ -1,0 +1,801 @@
+//! A fake of the agents: edges with containers that keep the promises of `carnet_api::agent`, as
+//! `core/tests/migration/model.rs` has them. It records what is asked, lets each asking meet the
+//! fate that a test has written for it, and looks after the invariants whenever something changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use carnet_api::agent::{
+    Container, CopiedAhead, Described, Facts, HandedOver, Order, PlacedClaim, PrepareTarget,
+    Reading, Utilization,
+};
+use carnet_api::v1::{ContainerState, Problem};
+use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
+use carnet_core::ids::{EdgeId, MigrationId};
+use sqlx::{Row, SqlitePool};
+use tokio::sync::watch;
+
+/// What a source sends, as it says.
+pub const ROOTFS_AHEAD_BYTES: u64 = 1_000;
+pub const ROOTFS_DIFFERENCE_BYTES: u64 = 20;
+pub const IMAGE_BYTES: u64 = 300;
+/// How long a container was frozen when the source answered.
+pub const FROZEN_MS: f64 = 12.5;
+/// A wait that takes longer has failed.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// What an agent can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ask {
+    Reading,
+    Containers,
+    PrepareSource,
+    PrepareTarget,
+    CopyAhead,
+    HandOver,
+    Restore,
+    Release,
+    Clean,
+    Resume,
+    Discard,
+}
+
+impl Ask {
+    /// Whether there is a way to fail half done that the promises leave open.
+    pub fn can_fail_half_done(self) -> bool {
+        matches!(
+            self,
+            Self::PrepareTarget
+                | Self::HandOver
+                | Self::Release
+                | Self::Clean
+                | Self::Resume
+                | Self::Discard
+        )
+    }
+}
+
+/// What becomes of one asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fate {
+    /// It arrives, is carried out and answered.
+    Answered,
+    /// The edge refuses (4xx) and does nothing.
+    Refused,
+    /// The edge fails half way and says so (4xx).
+    Half,
+    /// The edge is at fault (5xx) and has done nothing.
+    Unwell,
+    /// The edge is at fault (5xx) and has done it.
+    UnwellDone,
+    /// It never arrives.
+    RequestLost,
+    /// It is carried out, the answer is lost.
+    AnswerLost,
+    /// It is given up, and arrives just before the next order to that edge.
+    Late,
+    /// It is given up, and arrives when everything is over.
+    LateAfterTheEnd,
+    /// It arrives twice.
+    Twice,
+    /// It is carried out, and takes a while.
+    Slow,
+    /// It does not arrive until the test lets it.
+    Held,
+    /// The control plane is killed before it arrives.
+    KilledBefore,
+    /// It is carried out; the control plane is killed before it hears of it.
+    KilledAfter,
+    /// The control plane is killed, and it arrives just before the next order to that edge.
+    KilledLate,
+}
+
+/// Which askings a fate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// The n-th of all, from 0.
+    Nth(usize),
+    /// The n-th of its kind, from 0.
+    NthOf(Ask, usize),
+    /// Every one of its kind at this edge.
+    Every(Ask, EdgeId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    Running,
+    Frozen,
+    Stopped,
+}
+
+/// An edge's part in a hand-over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Part {
+    pub prepared: bool,
+    pub images: bool,
+    /// The container has run here: it may have answered clients.
+    pub has_run: bool,
+    /// How the hand-over ended here, once it has.
+    pub ended: Option<Ask>,
+}
+
+#[derive(Debug, Clone)]
+struct Machine {
+    name: String,
+    reading: Reading,
+    reachable: bool,
+    /// What it fails at, whenever it is asked.
+    cannot: BTreeSet<Ask>,
+}
+
+/// One asking.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    pub edge: EdgeId,
+    pub ask: Ask,
+    pub at: Instant,
+    pub fate: Fate,
+    /// Where an order: the state in which the store had its migration.
+    pub phase: Option<String>,
+    /// Where an order: its generation and its migration.
+    pub order: Option<(u64, MigrationId)>,
+}
+
+#[derive(Default)]
+struct Inside {
+    machines: BTreeMap<EdgeId, Machine>,
+    copies: BTreeMap<(EdgeId, String), Process>,
+    parts: BTreeMap<(EdgeId, MigrationId), Part>,
+    script: Vec<(When, Fate)>,
+    asked: Vec<Recorded>,
+    /// Orders given up that have not arrived yet.
+    on_their_way: Vec<(Fate, EdgeId, Ask, Order)>,
+    held: BTreeSet<usize>,
+    kill: bool,
+    violations: Vec<String>,
+}
+
+/// The edges of one test.
+pub struct Edges {
+    inside: Mutex<Inside>,
+    /// Changes with everything inside.
+    changed: watch::Sender<()>,
+    /// The control plane's database, to look into while an order arrives.
+    ledger: SqlitePool,
+    /// Whether the database is to agree with each order.
+    compare: std::sync::atomic::AtomicBool,
+}
+
+impl Edges {
+    pub fn new(ledger: SqlitePool) -> Self {
+        Self {
+            inside: Mutex::default(),
+            changed: watch::channel(()).0,
+            ledger,
+            compare: true.into(),
+        }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Inside) -> T) -> T {
+        let done = change(&mut self.inside());
+        self.changed.send_replace(());
+        done
+    }
+
+    pub fn add(&self, edge: EdgeId, name: &str) {
+        self.change(|inside| {
+            inside.machines.insert(
+                edge,
+                Machine {
+                    name: name.to_owned(),
+                    reading: reading(1_000, 2_000),
+                    reachable: true,
+                    cannot: BTreeSet::new(),
+                },
+            )
+        });
+    }
+
+    /// Puts a container there.
+    pub fn place(&self, edge: EdgeId, container: &str, process: Process) {
+        self.change(|inside| inside.copies.insert((edge, container.to_owned()), process));
+    }
+
+    pub fn remove(&self, edge: EdgeId, container: &str) {
+        self.change(|inside| inside.copies.remove(&(edge, container.to_owned())));
+    }
+
+    pub fn set_reading(&self, edge: EdgeId, reading: Reading) {
+        self.change(|inside| inside.machines.get_mut(&edge).unwrap().reading = reading);
+    }
+
+    pub fn set_reachable(&self, edge: EdgeId, reachable: bool) {
+        self.change(|inside| inside.machines.get_mut(&edge).unwrap().reachable = reachable);
+    }
+
+    /// The edge fails at `ask`, whenever it is asked; `false`: no more.
+    pub fn set_cannot(&self, edge: EdgeId, ask: Ask, cannot: bool) {
+        self.change(|inside| {
+            let machine = inside.machines.get_mut(&edge).unwrap();
+            if cannot {
+                machine.cannot.insert(ask);
+            } else {
+                machine.cannot.remove(&ask);
+            }
+        });
+    }
+
+    /// From now on, what is asked `when` meets `fate`; of two such rules the first counts.
+    pub fn script(&self, when: When, fate: Fate) {
+        self.change(|inside| inside.script.push((when, fate)));
+    }
+
+    /// The test puts something else into the database than Carnet does: do not compare any more.
+    pub fn do_not_compare(&self) {
+        self.compare
+            .store(false, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Everything asked so far.
+    pub fn asked(&self) -> Vec<Recorded> {
+        self.inside().asked.clone()
+    }
+
+    /// How often `ask` was asked, of all edges.
+    pub fn times(&self, ask: Ask) -> usize {
+        self.inside()
+            .asked
+            .iter()
+            .filter(|asked| asked.ask == ask)
+            .count()
+    }
+
+    pub fn process(&self, edge: EdgeId, container: &str) -> Option<Process> {
+        self.inside()
+            .copies
+            .get(&(edge, container.to_owned()))
+            .copied()
+    }
+
+    /// The edge's part in a hand-over; the default where it has none.
+    pub fn part(&self, edge: EdgeId, migration: MigrationId) -> Part {
+        self.inside()
+            .parts
+            .get(&(edge, migration))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.inside().violations.clone()
+    }
+
+    /// What happened, for messages.
+    pub fn trail(&self) -> String {
+        let inside = self.inside();
+        let lines: Vec<String> = inside
+            .asked
+            .iter()
+            .map(|asked| {
+                format!(
+                    "{} {:?} {:?} in {:?}",
+                    inside.machines[&asked.edge].name, asked.ask, asked.fate, asked.phase
+                )
+            })
+            .collect();
+        lines.join("\n")
+    }
+
+    /// Waits, within [`LIMIT`], until `holds`.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let mut changed = self.changed.subscribe();
+        let waiting = async {
+            while !holds(self) {
+                changed.changed().await.unwrap();
+            }
+        };
+        if tokio::time::timeout(LIMIT, waiting).await.is_err() {
+            panic!("waited in vain for: {what}\n{}", self.trail());
+        }
+    }
+
+    /// Waits until so many askings are held at the same time.
+    pub async fn until_held(&self, count: usize) {
+        self.until("askings that are held", |edges| {
+            edges.inside().held.len() >= count
+        })
+        .await;
+    }
+
+    /// Lets everything arrive that is held now.
+    pub fn let_go(&self) {
+        self.change(|inside| inside.held.clear());
+    }
+
+    /// Waits until the control plane is to be killed.
+    pub async fn until_killed(&self) {
+        let mut changed = self.changed.subscribe();
+        while !self.inside().kill {
+            changed.changed().await.unwrap();
+        }
+    }
+
+    pub fn was_killed(&self) {
+        self.inside().kill = false;
+    }
+
+    /// Lets everything arrive that never did.
+    pub fn deliver_the_late(&self) {
+        self.change(|inside| {
+            for (_, edge, ask, order) in std::mem::take(&mut inside.on_their_way) {
+                let _ = inside.arrive(edge, ask, &order);
+            }
+        });
+    }
+
+    /// Notes an asking, and says which it is of all and what becomes of it.
+    fn note(
+        &self,
+        edge: EdgeId,
+        ask: Ask,
+        order: Option<&Order>,
+        phase: Option<String>,
+    ) -> (usize, Fate) {
+        self.change(|inside| {
+            let nth = inside.asked.len();
+            let nth_of = inside.asked.iter().filter(|a| a.ask == ask).count();
+            let fate = inside
+                .script
+                .iter()
+                .find(|(when, _)| match *when {
+                    When::Nth(n) => n == nth,
+                    When::NthOf(of, n) => (of, n) == (ask, nth_of),
+                    When::Every(of, at) => (of, at) == (ask, edge),
+                })
+                .map_or(Fate::Answered, |&(_, fate)| fate);
+            inside.asked.push(Recorded {
+                edge,
+                ask,
+                at: Instant::now(),
+                fate,
+                phase,
+                order: order.map(|order| (order.generation, order.migration)),
+            });
+            if fate == Fate::Held {
+                inside.held.insert(nth);
+            }
+            (nth, fate)
+        })
+    }
+
+    /// What the database says of an order's migration: its state's name. What does not agree
+    /// with the order is noted as a violation.
+    async fn compare(&self, ask: Ask, order: &Order) -> Option<String> {
+        let row = sqlx::query(
+            "SELECT migrations.phase, containers.generation, containers.edge,
+                 (SELECT count(*) FROM migration_attempts WHERE migration = migrations.id
+                  AND attempt ->> 'outcome' = 'permitted' AND attempt ->> 'edge' = ?2)
+                 AS permitted
+             FROM migrations JOIN containers ON containers.id = migrations.container
+             WHERE migrations.id = ?1",
+        )
+        .bind(order.migration.to_string())
+        .bind(order.target.to_string())
+        .fetch_optional(&self.ledger)
+        .await
+        .unwrap();
+        let row = row?;
+        let phase: String = row.get("phase");
+        if !self.compare.load(std::sync::atomic::Ordering::Relaxed) {
+            return Some(phase);
+        }
+        let place: EdgeId = row.get::<String, _>("edge").parse().unwrap();
+        let generation: i64 = row.get("generation");
+        let after_the_commit = matches!(
+            phase.as_str(),
+            "restoring" | "releasing" | "withdrawing_target" | "taking_back"
+        );
+        let owner = if after_the_commit {
+            order.target
+        } else {
+            order.source
+        };
+        let mut wrong = Vec::new();
+        if i64::try_from(order.generation) != Ok(generation) {
+            wrong.push(format!(
+                "the generation is the database's: the order has {}, the database {generation}",
+                order.generation
+            ));
+        }
+        if place != owner {
+            wrong.push("the place is the one that the state says".to_owned());
+        }
+        if ask == Ask::HandOver && row.get::<i64, _>("permitted") != 1 {
+            wrong.push("no freeze without a permitted attempt on record".to_owned());
+        }
+        let running_elsewhere = |inside: &Inside| {
+            inside.copies.iter().any(|((edge, name), &process)| {
+                *name == order.container && *edge != place && process == Process::Running
+            })
+        };
+        self.change(|inside| {
+            if running_elsewhere(inside) {
+                wrong.push("it runs nowhere but where the database says".to_owned());
+            }
+            let wrong = wrong.into_iter();
+            inside
+                .violations
+                .extend(wrong.map(|what| format!("{ask:?} in {phase}: {what}")));
+        });
+        Some(phase)
+    }
+
+    /// A question or an order on its way to `edge` and back.
+    async fn ask<T>(
+        &self,
+        endpoint: &Endpoint,
+        ask: Ask,
+        order: Option<&Order>,
+        answer: impl Fn(&Inside) -> T,
+    ) -> Result<T, AgentError> {
+        let edge = endpoint.edge;
+        let fault = |fault| AgentError {
+            edge: endpoint.name.clone(),
+            address: endpoint.address.clone(),
+            asked: words(ask),
+            fault,
+        };
+        let refused = |detail: String| {
+            fault(AgentFault::Refused(Problem {
+                kind: "urn:carnet:problem:edge-cannot".to_owned(),
+                title: "the edge cannot do this".to_owned(),
+                status: 409,
+                detail: Some(detail),
+                faults: Vec::new(),
+            }))
+        };
+        let unwell = || {
+            fault(AgentFault::Unwell {
+                status: 500,
+                start: "its disk is broken".to_owned(),
+            })
+        };
+        let lost = || fault(AgentFault::Unreachable("the connection broke".to_owned()));
+        let too_slow = || fault(AgentFault::TooSlow(Duration::from_secs(120)));
+
+        let phase = match order {
+            Some(order) => self.compare(ask, order).await,
+            None => None,
+        };
+        let (nth, fate) = self.note(edge, ask, order, phase);
+        if !self.inside().machines[&edge].reachable {
+            return Err(lost());
+        }
+        if fate == Fate::Held {
+            self.until("an asking that is let go", |edges| {
+                !edges.inside().held.contains(&nth)
+            })
+            .await;
+        }
+        // Late ones get there first.
+        self.change(|inside| {
+            let late = inside
+                .on_their_way
+                .extract_if(.., |(fate, to, ..)| {
+                    *to == edge && *fate != Fate::LateAfterTheEnd
+                })
+                .collect::<Vec<_>>();
+            for (_, edge, ask, order) in late {
+                let _ = inside.arrive(edge, ask, &order);
+            }
+        });
+        let arrive = || match order {
+            Some(order) => self.change(|inside| inside.arrive(edge, ask, order)),
+            None => Ok(()),
+        };
+        let give_up = || {
+            if let Some(order) = order {
+                self.change(|inside| {
+                    inside.on_their_way.push((fate, edge, ask, order.clone()));
+                });
+            }
+        };
+        match fate {
+            Fate::Answered | Fate::Held => arrive().map_err(refused)?,
+            Fate::Refused => return Err(refused("it has no room".to_owned())),
+            Fate::Half => {
+                if let Some(order) = order {
+                    self.change(|inside| inside.arrive_half(edge, ask, order));
+                }
+                return Err(refused("it broke half way".to_owned()));
+            }
+            Fate::Unwell => return Err(unwell()),
+            Fate::UnwellDone => {
+                let _ = arrive();
+                return Err(unwell());
+            }
+            Fate::RequestLost => return Err(lost()),
+            Fate::AnswerLost => {
+                let _ = arrive();
+                return Err(lost());
+            }
+            Fate::Late | Fate::LateAfterTheEnd => {
+                give_up();
+                return Err(too_slow());
+            }
+            Fate::Twice => {
+                let _ = arrive();
+                arrive().map_err(refused)?;
+            }
+            Fate::Slow => {
+                arrive().map_err(refused)?;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Fate::KilledBefore => self.kill().await,
+            Fate::KilledAfter => {
+                let _ = arrive();
+                self.kill().await;
+            }
+            Fate::KilledLate => {
+                give_up();
+                self.kill().await;
+            }
+        }
+        Ok(answer(&self.inside()))
+    }
+
+    /// Has the control plane killed; whoever waits for this waits for ever.
+    async fn kill(&self) {
+        self.change(|inside| inside.kill = true);
+        std::future::pending().await
+    }
+}
+
+impl Inside {
+    /// An order arrives at its edge and is carried out as agents promise.
+    fn arrive(&mut self, edge: EdgeId, ask: Ask, order: &Order) -> Result<(), String> {
+        let done = self.carry_out(edge, ask, order);
+        self.look_after_invariants(ask, order);
+        done
+    }
+
+    fn carry_out(&mut self, edge: EdgeId, ask: Ask, order: &Order) -> Result<(), String> {
+        let refused = |why: &str| Err(why.to_owned());
+        let here = (edge, order.container.clone());
+        let target = (order.target, order.migration);
+        let to = self.parts.get(&target).copied().unwrap_or_default();
+        let cannot = self.machines[&edge].cannot.contains(&ask);
+        let part = self.parts.entry((edge, order.migration)).or_default();
+        match part.ended {
+            Some(ended) if ended == ask => return Ok(()),
+            Some(_) => return refused("the hand-over has ended here"),
+            None => {}
+        }
+        if ask == Ask::Discard && part.has_run {
+            return refused("the container has run here");
+        }
+        if ask == Ask::Restore && part.has_run {
+            return Ok(());
+        }
+        match ask {
+            Ask::HandOver if !self.copies.contains_key(&here) => {
+                return refused("there is no such container");
+            }
+            Ask::HandOver => {
+                self.copies.insert(here.clone(), Process::Frozen);
+            }
+            _ => {}
+        }
+        if cannot {
+            return refused("it cannot");
+        }
+        match ask {
+            Ask::Reading | Ask::Containers => {}
+            Ask::PrepareSource if !self.copies.contains_key(&here) => {
+                return refused("there is no such container");
+            }
+            Ask::PrepareSource => {}
+            Ask::PrepareTarget => part.prepared = true,
+            Ask::CopyAhead | Ask::HandOver if !to.prepared || to.ended.is_some() => {
+                return refused("the target is not prepared");
+            }
+            Ask::CopyAhead => {}
+            Ask::HandOver => self.parts.get_mut(&target).unwrap().images = true,
+            Ask::Restore if !part.images => return refused("there are no images"),
+            Ask::Restore => {
+                part.has_run = true;
+                self.copies.insert(here, Process::Running);
+            }
+            Ask::Release => {
+                self.copies.remove(&here);
+            }
+            Ask::Clean => part.images = false,
+            Ask::Resume => match self.copies.get_mut(&here) {
+                Some(process) => *process = Process::Running,
+                None => return refused("there is no such container"),
+            },
+            Ask::Discard => (part.prepared, part.images) = (false, false),
+        }
+        if matches!(ask, Ask::Release | Ask::Resume | Ask::Clean | Ask::Discard) {
+            self.parts.get_mut(&(edge, order.migration)).unwrap().ended = Some(ask);
+        }
+        Ok(())
+    }
+
+    /// The order is carried out in part, in the ways that the promises leave open.
+    fn arrive_half(&mut self, edge: EdgeId, ask: Ask, order: &Order) {
+        let here = (edge, order.container.clone());
+        let images = self.parts.get(&(order.target, order.migration));
+        let images = images.is_some_and(|part| part.images);
+        let part = self.parts.entry((edge, order.migration)).or_default();
+        match ask {
+            // Frozen, and the images never came or are not whole.
+            Ask::HandOver if part.ended.is_none() && !images => {
+                if let Some(process) = self.copies.get_mut(&here) {
+                    *process = Process::Frozen;
+                }
+            }
+            // A directory is there, the network is not.
+            Ask::PrepareTarget if part.ended.is_none() => part.prepared = true,
+            // Thawed, but not back on the network; killed, but its files are still there.
+            Ask::Resume | Ask::Release | Ask::Clean => {
+                let _ = self.carry_out(edge, ask, order);
+            }
+            // The images are gone, the rest is not.
+            Ask::Discard if part.ended.is_none() && !part.has_run => part.images = false,
+            _ => {}
+        }
+        self.look_after_invariants(ask, order);
+    }
+
+    fn look_after_invariants(&mut self, ask: Ask, order: &Order) {
+        let of = |process| {
+            let copies = self.copies.iter();
+            copies
+                .filter(|((_, name), is)| *name == order.container && **is == process)
+                .count()
+        };
+        let source = (order.source, order.container.clone());
+        let target_has_run = self
+            .parts
+            .get(&(order.target, order.migration))
+            .is_some_and(|part| part.has_run);
+        let source_ended = self
+            .parts
+            .get(&(order.source, order.migration))
+            .and_then(|part| part.ended);
+        let invariants = [
+            ("never two running copies", of(Process::Running) <= 1),
+            (
+                "never none that can be brought back",
+                of(Process::Running) + of(Process::Frozen) > 0,
+            ),
+            (
+                "the source never runs stale",
+                !(target_has_run
+                    && source_ended != Some(Ask::Release)
+                    && self.copies.get(&source) == Some(&Process::Running)),
+            ),
+            (
+                "the source is killed only once the target has run",
+                source_ended != Some(Ask::Release) || target_has_run,
+            ),
+        ];
+        for (name, holds) in invariants {
+            if !holds {
+                self.violations.push(format!("{ask:?}: {name}"));
+            }
+        }
+    }
+}
+
+/// A reading taken just now, of an edge that is ready.
+pub fn reading(cpu_hundredths: u16, memory_hundredths: u16) -> Reading {
+    Reading {
+        utilization: Some(Utilization {
+            cpu_hundredths,
+            memory_hundredths,
+            age_ms: 0,
+        }),
+        problems: Vec::new(),
+    }
+}
+
+fn words(ask: Ask) -> &'static str {
+    match ask {
+        Ask::Reading => "read its utilization",
+        Ask::Containers => "list its containers",
+        Ask::PrepareSource => "make ready to send the container",
+        Ask::PrepareTarget => "make ready to take the container",
+        Ask::CopyAhead => "send the root file system",
+        Ask::HandOver => "freeze the container and send its memory",
+        Ask::Restore => "bring the container to life",
+        Ask::Release => "remove the frozen copy",
+        Ask::Clean => "remove the memory images",
+        Ask::Resume => "let the container run on",
+        Ask::Discard => "remove what was sent",
+    }
+}
+
+impl Agents for Edges {
+    fn facts<'a>(&'a self, _: &'a Endpoint) -> Asked<'a, Facts> {
+        unimplemented!("nothing under test asks for an edge's facts")
+    }
+
+    fn claim<'a>(&'a self, _: &'a Endpoint, _: &'a str) -> Asked<'a, PlacedClaim> {
+        unimplemented!("nothing under test asks for a claim")
+    }
+
+    fn reading<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Reading> {
+        Box::pin(self.ask(edge, Ask::Reading, None, |inside| {
+            inside.machines[&edge.edge].reading.clone()
+        }))
+    }
+
+    fn containers<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Vec<Container>> {
+        Box::pin(self.ask(edge, Ask::Containers, None, |inside| {
+            let here = inside.copies.iter().filter(|((at, _), _)| *at == edge.edge);
+            here.map(|((_, name), process)| Container {
+                name: name.clone(),
+                state: match process {
+                    Process::Running => ContainerState::Running,
+                    Process::Frozen => ContainerState::Frozen,
+                    Process::Stopped => ContainerState::Stopped,
+                },
+            })
+            .collect()
+        }))
+    }
+
+    fn prepare_source<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Described> {
+        Box::pin(
+            self.ask(edge, Ask::PrepareSource, Some(order), |_| Described {
+                description: serde_json::json!({ "container": order.container }),
+                memory_bytes: 1 << 20,
+                rootfs_bytes: 1 << 24,
+            }),
+        )
+    }
+
+    fn prepare_target<'a>(&'a self, edge: &'a Endpoint, order: &'a PrepareTarget) -> Asked<'a, ()> {
+        Box::pin(self.ask(edge, Ask::PrepareTarget, Some(&order.order), |_| ()))
+    }
+
+    fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, CopiedAhead> {
+        Box::pin(
+            self.ask(edge, Ask::CopyAhead, Some(order), |_| CopiedAhead {
+                bytes: ROOTFS_AHEAD_BYTES,
+                passes: 2,
+            }),
+        )
+    }
+
+    fn hand_over<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, HandedOver> {
+        Box::pin(self.ask(edge, Ask::HandOver, Some(order), |_| HandedOver {
+            rootfs_difference_bytes: ROOTFS_DIFFERENCE_BYTES,
+            image_bytes: IMAGE_BYTES,
+            frozen_ms: FROZEN_MS,
+        }))
+    }
+
+    fn command<'a>(
+        &'a self,
+        edge: &'a Endpoint,
+        command: Command,
+        order: &'a Order,
+    ) -> Asked<'a, ()> {
+        let ask = match command {
+            Command::Restore => Ask::Restore,
+            Command::Release => Ask::Release,
+            Command::Clean => Ask::Clean,
+            Command::Resume => Ask::Resume,
+            Command::Discard => Ask::Discard,
+        };
+        Box::pin(self.ask(edge, ask, Some(order), |_| ()))
+    }
+}
