@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::libc;
 use thiserror::Error;
 use tokio::process;
 
@@ -116,12 +117,19 @@ impl Command {
             let descriptor = file.as_raw_fd();
             #[expect(
                 unsafe_code,
-                reason = "between fork and exec only dup2 is called, which is async-signal-safe; \
-                          the copy has no close-on-exec flag, which is what is wanted"
+                reason = "between fork and exec only dup2 or fcntl is called, which are \
+                          async-signal-safe; the copy has no close-on-exec flag, which is what is \
+                          wanted"
             )]
             unsafe {
                 command.pre_exec(move || {
-                    if nix::libc::dup2(descriptor, INHERITED_FD) < 0 {
+                    // A copy onto itself is none, and would leave the flag.
+                    let outcome = if descriptor == INHERITED_FD {
+                        libc::fcntl(descriptor, libc::F_SETFD, 0)
+                    } else {
+                        libc::dup2(descriptor, INHERITED_FD)
+                    };
+                    if outcome < 0 {
                         return Err(std::io::Error::last_os_error());
                     }
                     Ok(())

@@ -17,7 +17,9 @@ use carnet_api::agent::{CopiedAhead, Described, Done, HandedOver, Order, Prepare
 use carnet_api::tls::{Peer, edge_name};
 use carnet_api::v1::Problem;
 use carnet_core::ids::{EdgeId, MigrationId};
+use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::problem::{cannot, internal, not_found, not_yours};
 use crate::runtime::{ContainerName, Runtime};
@@ -48,11 +50,22 @@ pub enum Role {
     },
     Target {
         container: Described,
-        /// It has run here. Set before it is heard on the network.
-        restored: bool,
+        progress: Progress,
     },
     /// Whatever comes for this hand-over now comes too late.
     Ended { how: End },
+}
+
+/// How far a target has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// A part of what is prepared may be there.
+    Preparing,
+    /// All that is prepared is there, and perhaps streams that came since.
+    Prepared,
+    /// It has run here. Set before it is heard on the network.
+    Restored,
 }
 
 /// The order that ended a hand-over on this edge.
@@ -85,6 +98,14 @@ pub struct Handovers<R> {
     /// What was sent ahead; lost with the process, and then everything is sent again.
     sent_ahead: Mutex<HashMap<MigrationId, Manifest>>,
     frozen: Mutex<HashMap<MigrationId, Instant>>,
+    receiving: Mutex<HashMap<MigrationId, Receiving>>,
+}
+
+/// The streams that a target receives for one hand-over: one at a time.
+struct Receiving {
+    /// Breaks the newest off.
+    newest: AbortHandle,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Clients for other agents. Each keeps its connection open, so that none has to be made while a
@@ -145,6 +166,7 @@ impl<R: Runtime> Handovers<R> {
             peers,
             sent_ahead: Mutex::new(HashMap::new()),
             frozen: Mutex::new(HashMap::new()),
+            receiving: Mutex::new(HashMap::new()),
         }
     }
 
@@ -159,7 +181,7 @@ impl<R: Runtime> Handovers<R> {
                 "`{name}` is being handed over already, by migration {other}"
             )));
         }
-        let known = self.load(order.migration)?.map(|record| record.role);
+        let known = self.role(&order)?;
         if !matches!(known, None | Some(Role::Source { handed_over: None })) {
             return Err(not_prepared(&order));
         }
@@ -178,11 +200,18 @@ impl<R: Runtime> Handovers<R> {
     pub async fn prepare_target(&self, asked: PrepareTarget) -> Result<Done, Problem> {
         let PrepareTarget { order, container } = asked;
         let name = self.name(&order, order.target)?;
-        match self.load(order.migration)?.map(|record| record.role) {
-            // Prepared before, perhaps by half: from the beginning.
+        match self.role(&order)? {
+            // By half: from the beginning.
             Some(Role::Target {
-                restored: false, ..
+                progress: Progress::Preparing,
+                ..
             }) => self.runtime.remove(&name).await.map_err(cannot)?,
+            // The order may come late, when the container's files and memory are here already,
+            // and the only ones: they are not touched.
+            Some(Role::Target {
+                progress: Progress::Prepared,
+                ..
+            }) => return Ok(Done {}),
             Some(_) => return Err(not_prepared(&order)),
             None => self
                 .runtime
@@ -192,17 +221,19 @@ impl<R: Runtime> Handovers<R> {
         }
         // A crash from here on leaves a part of the container, and a record by which `discard`
         // knows that it may remove it.
-        self.save(&Record {
-            order,
+        let record = |progress| Record {
+            order: order.clone(),
             role: Role::Target {
                 container: container.clone(),
-                restored: false,
+                progress,
             },
-        })?;
+        };
+        self.save(&record(Progress::Preparing))?;
         self.runtime
             .prepare(&name, &container)
             .await
             .map_err(cannot)?;
+        self.save(&record(Progress::Prepared))?;
         Ok(Done {})
     }
 
@@ -212,7 +243,13 @@ impl<R: Runtime> Handovers<R> {
     /// Why it did not get there.
     pub async fn copy_ahead(&self, order: Order) -> Result<CopiedAhead, Problem> {
         let name = self.name(&order, order.source)?;
-        self.source_record(&order)?;
+        if self.source_record(&order)?.is_some() {
+            // The order comes late. What would be sent again may be being restored from.
+            return Ok(CopiedAhead {
+                bytes: 0,
+                passes: 0,
+            });
+        }
         let mut bytes = 0;
         let mut manifest = None;
         for _ in 0..PASSES_AHEAD {
@@ -326,13 +363,28 @@ impl<R: Runtime> Handovers<R> {
         S: futures_util::Stream<Item = Result<bytes::Bytes, E>> + Send + Unpin + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     {
+        self.expected(migration, peer)?;
+        let (registration, _turn) = self.stop_receiving(migration).await;
+        // The hand-over may have gone on, or ended, meanwhile.
+        let name = self.expected(migration, peer)?;
+        let directory = match stream {
+            Stream::Rootfs => self.runtime.rootfs(&name),
+            Stream::Images => self.runtime.images(&name),
+        };
+        transfer::receive(Abortable::new(body, registration), directory)
+            .await
+            .map_err(|error| cannot(format!("what arrived cannot be unpacked: {error}")))
+    }
+
+    /// The name of the container that this edge was asked to take from `peer`.
+    fn expected(&self, migration: MigrationId, peer: &Peer) -> Result<ContainerName, Problem> {
         let record = self
             .load(migration)?
             .filter(|record| {
                 matches!(
                     record.role,
                     Role::Target {
-                        restored: false,
+                        progress: Progress::Prepared,
                         ..
                     }
                 )
@@ -347,14 +399,38 @@ impl<R: Runtime> Handovers<R> {
                 "only the source that the control plane named may send this container",
             ));
         }
-        let name = self.name(&record.order, record.order.target)?;
-        let directory = match stream {
-            Stream::Rootfs => self.runtime.rootfs(&name),
-            Stream::Images => self.runtime.images(&name),
+        self.name(&record.order, record.order.target)
+    }
+
+    /// Breaks off the stream of `migration` that is being received, if there is one, and waits
+    /// until nothing of it is written any more: its source may have died in its midst without
+    /// this edge noticing. Nothing else is received until the guard is dropped; the registration
+    /// is for the stream that comes next.
+    async fn stop_receiving(
+        &self,
+        migration: MigrationId,
+    ) -> (AbortRegistration, OwnedMutexGuard<()>) {
+        let (newest, registration) = AbortHandle::new_pair();
+        let turn = {
+            let mut receiving = self
+                .receiving
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let turn = match receiving.remove(&migration) {
+                Some(before) => {
+                    before.newest.abort();
+                    before.turn
+                }
+                None => Arc::default(),
+            };
+            let known = Receiving {
+                newest,
+                turn: turn.clone(),
+            };
+            receiving.insert(migration, known);
+            turn
         };
-        transfer::receive(body, directory)
-            .await
-            .map_err(|error| cannot(format!("what arrived cannot be unpacked: {error}")))
+        (registration, turn.lock_owned().await)
     }
 
     /// Target: brings the container to life. Once it has run here this is done, whatever has
@@ -364,23 +440,27 @@ impl<R: Runtime> Handovers<R> {
     /// Why it cannot be brought to life; it does not run then.
     pub async fn restore(&self, order: Order) -> Result<Done, Problem> {
         let name = self.name(&order, order.target)?;
-        let Some(Role::Target {
-            container,
-            restored,
-        }) = self.load(order.migration)?.map(|record| record.role)
-        else {
-            return Err(not_prepared(&order));
-        };
-        if !restored {
-            self.runtime.restore(&name).await.map_err(cannot)?;
-            // A crash before this line: it runs and nobody has heard it; it is restored again.
-            self.save(&Record {
-                order,
-                role: Role::Target {
-                    container,
-                    restored: true,
-                },
-            })?;
+        match self.role(&order)? {
+            Some(Role::Target {
+                container,
+                progress: Progress::Prepared,
+            }) => {
+                self.runtime.restore(&name).await.map_err(cannot)?;
+                // A crash before this line: it runs and nobody has heard it; it is restored
+                // again.
+                self.save(&Record {
+                    order,
+                    role: Role::Target {
+                        container,
+                        progress: Progress::Restored,
+                    },
+                })?;
+            }
+            Some(Role::Target {
+                progress: Progress::Restored,
+                ..
+            }) => {}
+            _ => return Err(not_prepared(&order)),
         }
         // It runs, so that a failure here must not read as if it did not.
         self.runtime
@@ -430,8 +510,7 @@ impl<R: Runtime> Handovers<R> {
             End::Clean | End::Discard => order.target,
         };
         let name = self.name(&order, meant)?;
-        let role = self.load(order.migration)?.map(|record| record.role);
-        match (role, how) {
+        match (self.role(&order)?, how) {
             (Some(Role::Ended { how: before }), _) if before == how => return Ok(Done {}),
             // Nothing is here; what comes late is refused from now on.
             (None, _) => {}
@@ -446,16 +525,18 @@ impl<R: Runtime> Handovers<R> {
             }
             (
                 Some(Role::Target {
-                    restored: false, ..
+                    progress: Progress::Restored,
+                    ..
                 }),
                 End::Discard,
             ) => {
-                self.runtime.remove(&name).await.map_err(cannot)?;
-            }
-            (Some(Role::Target { restored: true, .. }), End::Discard) => {
                 return Err(cannot(format!(
                     "`{name}` has run here since, and may have answered clients"
                 )));
+            }
+            (Some(Role::Target { .. }), End::Discard) => {
+                let _received = self.stop_receiving(order.migration).await;
+                self.runtime.remove(&name).await.map_err(cannot)?;
             }
             (Some(_), _) => return Err(not_prepared(&order)),
         }
@@ -469,6 +550,10 @@ impl<R: Runtime> Handovers<R> {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&migration);
         self.frozen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&migration);
+        self.receiving
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&migration);
@@ -486,9 +571,34 @@ impl<R: Runtime> Handovers<R> {
         ContainerName::new(&order.container).map_err(cannot)
     }
 
+    /// What this edge has to do with the order's migration; an error where that is about another
+    /// container, or between other edges, than the order says.
+    fn role(&self, order: &Order) -> Result<Option<Role>, Problem> {
+        let Some(record) = self.load(order.migration)? else {
+            return Ok(None);
+        };
+        let known = &record.order;
+        if (&known.container, known.source, known.target)
+            == (&order.container, order.source, order.target)
+        {
+            Ok(Some(record.role))
+        } else {
+            Err(cannot(format!(
+                "migration {} moves `{}` from edge {} to edge {}, not `{}` from edge {} to edge {}",
+                order.migration,
+                known.container,
+                known.source,
+                known.target,
+                order.container,
+                order.source,
+                order.target
+            )))
+        }
+    }
+
     /// What was sent already, if it was; an error where this edge is not the source.
     fn source_record(&self, order: &Order) -> Result<Option<Sent>, Problem> {
-        match self.load(order.migration)?.map(|record| record.role) {
+        match self.role(order)? {
             Some(Role::Source { handed_over }) => Ok(handed_over),
             _ => Err(not_prepared(order)),
         }

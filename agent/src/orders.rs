@@ -44,6 +44,20 @@ impl Orders {
         self.join_or_start(migration, name, work).await
     }
 
+    /// Waits for the end of every order that is under way.
+    pub async fn settle(&self) {
+        let last: Vec<_> = {
+            let underway = self.underway.lock().unwrap_or_else(PoisonError::into_inner);
+            underway
+                .values()
+                .filter_map(|queue| queue.last().map(|(_, outcome)| outcome.clone()))
+                .collect()
+        };
+        for outcome in last {
+            let _ = outcome.await;
+        }
+    }
+
     fn join_or_start<T, F>(
         self: &Arc<Self>,
         migration: MigrationId,

@@ -8,6 +8,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use carnet_api::v1::Problem;
 
+/// The content type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
 fn problem(name: &str, title: &str, status: StatusCode, detail: String) -> Problem {
     Problem {
         kind: format!("urn:carnet:problem:{name}"),
@@ -48,6 +51,16 @@ pub fn not_found(detail: impl Display) -> Problem {
     )
 }
 
+/// The request is none that an agent takes; `status` says in which way.
+pub fn not_understood(status: StatusCode, detail: impl Display) -> Problem {
+    problem(
+        "not-understood",
+        "an agent takes no such request",
+        status,
+        detail.to_string(),
+    )
+}
+
 /// A fault of the agent itself. Agents answer only to the control plane and to each other, so
 /// the detail goes along.
 pub fn internal(error: &dyn Display) -> Problem {
@@ -72,11 +85,6 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (
-            status,
-            [(header::CONTENT_TYPE, "application/problem+json")],
-            Json(self.0),
-        )
-            .into_response()
+        (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], Json(self.0)).into_response()
     }
 }

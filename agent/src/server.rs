@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -23,9 +23,12 @@ use crate::detect;
 use crate::handover::{Handovers, Peers, Stream};
 use crate::lxc::LxcRuntime;
 use crate::orders::Orders;
-use crate::problem::{Refusal, cannot, internal, not_found, not_yours};
+use crate::problem::{
+    PROBLEM_JSON, Refusal, cannot, internal, not_found, not_understood, not_yours,
+};
 use crate::runtime::{ContainerName, Runtime, SimulatedRuntime};
 use crate::state::{AgentState, StateError, make_private_directory};
+use crate::transfer;
 use crate::utilization::Meter;
 
 /// How an agent is to run.
@@ -140,6 +143,7 @@ async fn run_with<R: Runtime>(
     }
     ready(address, &agent.runtime.problems().await);
     let sampling = tokio::spawn(async move { meter.keep_sampling().await });
+    let orders = agent.orders.clone();
     let served = axum::serve(
         listener,
         router(agent).into_make_service_with_connect_info::<Peer>(),
@@ -147,6 +151,8 @@ async fn run_with<R: Runtime>(
     .with_graceful_shutdown(shutdown)
     .await
     .map_err(AgentError::Serve);
+    // Those whose callers hung up are in no connection's hands.
+    orders.settle().await;
     sampling.abort();
     served
 }
@@ -235,6 +241,24 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
         .merge(for_peers)
         .fallback(|| async { Refusal(not_found("an agent has nothing there")) })
         .with_state(agent)
+        .layer(middleware::map_response(told_as_problem))
+}
+
+/// What axum itself refuses, a body that is no order say, it tells in plain text.
+async fn told_as_problem(response: Response) -> Response {
+    /// Longer texts are no use to anybody, in bytes.
+    const LONGEST: usize = 4_096;
+    let status = response.status();
+    let is_problem = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == PROBLEM_JSON);
+    if status.is_success() || is_problem {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), LONGEST).await;
+    let text = text.unwrap_or_default();
+    Refusal(not_understood(status, String::from_utf8_lossy(&text))).into_response()
 }
 
 /// Everything but the streams is the control plane's alone.
@@ -263,7 +287,7 @@ async fn facts<R: Runtime>(State(agent): Shared<R>) -> Json<Facts> {
 
 async fn reading<R: Runtime>(State(agent): Shared<R>) -> Json<Reading> {
     let mut problems = agent.runtime.problems().await;
-    let utilization = match agent.meter.read() {
+    let utilization = match agent.meter.read().await {
         Ok(utilization) => Some(utilization),
         Err(error) => {
             problems.push(error.to_string());
@@ -316,13 +340,11 @@ async fn receive<R: Runtime>(
     stream: Stream,
 ) -> Response {
     let handovers = agent.handovers.clone();
-    let received = tokio::spawn(async move {
-        handovers
-            .receive(migration, stream, &peer, body.into_data_stream())
+    let body = transfer::read_to_the_end(body.into_data_stream());
+    let received =
+        tokio::spawn(async move { handovers.receive(migration, stream, &peer, body).await })
             .await
-    })
-    .await
-    .unwrap_or_else(|error| Err(internal(&error)));
+            .unwrap_or_else(|error| Err(internal(&error)));
     match received {
         Ok(received) => (StatusCode::OK, Json(received)).into_response(),
         Err(problem) => {

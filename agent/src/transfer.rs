@@ -7,16 +7,21 @@
 //!
 //! The receiver answers with the SHA-256 of what it unpacked; the sender compares it with what it
 //! sent. Nothing counts as sent before.
+//!
+//! A receiver that refuses answers at once, and goes on reading ([`read_to_the_end`]) until the
+//! sender, which stops when it is told, has stopped: an answer on a connection that is closed
+//! while something is sent on it is lost.
 
 use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use carnet_api::v1::Problem;
-use futures_util::{Stream, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use crate::tree::{self, Manifest};
@@ -69,30 +74,31 @@ pub async fn send(
         let (sha256, bytes) = output.finish();
         Ok::<_, io::Error>((manifest, sha256, bytes))
     });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let body = ReaderStream::with_capacity(far, TRIAL).take_until(stopped);
     let answer = client
         .put(url)
-        .body(reqwest::Body::wrap_stream(ReaderStream::with_capacity(
-            far, TRIAL,
-        )))
+        .body(reqwest::Body::wrap_stream(body))
         .send()
         .await;
+    if answer
+        .as_ref()
+        .is_ok_and(|answer| !answer.status().is_success())
+    {
+        drop(stop);
+    }
     let packed = packing
         .await
         .map_err(|error| TransferError::Packing(io::Error::other(error)))?;
-    // Where the target hung up, packing failed for want of a reader: the target knows better why.
-    let answer = match (answer, &packed) {
-        (Ok(answer), _) => answer,
-        (Err(_), Err(_))
-            if packed
-                .as_ref()
-                .is_err_and(|e| e.kind() != io::ErrorKind::BrokenPipe) =>
-        {
-            return Err(TransferError::Packing(
-                packed.err().unwrap_or_else(|| io::Error::other("unknown")),
-            ));
+    match packed {
+        // Where the target hung up or refused, packing failed for want of a reader: the target
+        // knows better why. Any other failure is the cause of what the target says of half a stream.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(TransferError::Packing(error));
         }
-        (Err(error), _) => return Err(error.into()),
-    };
+        _ => {}
+    }
+    let answer = answer?;
     if !answer.status().is_success() {
         return Err(TransferError::Refused(answer.json().await?));
     }
@@ -106,6 +112,22 @@ pub async fn send(
             received: received.sha256,
         })
     }
+}
+
+/// The pieces of `body`. All of it is read, also when nobody takes the pieces any more.
+pub fn read_to_the_end<S>(mut body: S) -> impl Stream<Item = S::Item> + Send + Unpin + 'static
+where
+    S: Stream + Send + Unpin + 'static,
+    S::Item: Send,
+{
+    // One piece waits while another is unpacked.
+    let (sender, mut pieces) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(piece) = body.next().await {
+            let _ = sender.send(piece).await;
+        }
+    });
+    stream::poll_fn(move |context| pieces.poll_recv(context))
 }
 
 /// Makes the tree below `root` what the body `stream` says.

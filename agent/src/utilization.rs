@@ -52,18 +52,12 @@ impl Meter {
         }
     }
 
-    /// Reads utilization now.
+    /// Reads utilization now. An agent that has just begun to look waits until it can tell.
     ///
     /// # Errors
-    /// Where the kernel does not tell, or the agent has just begun to look.
-    pub fn read(&self) -> Result<Utilization, NoReading> {
-        let now = sample()?;
-        let (older, newer) = *self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = [newer, older]
-            .into_iter()
-            .flatten()
-            .find(|sample| now.at - sample.at >= SHORTEST)
-            .ok_or_else(|| NoReading("the agent has just started".to_owned()))?;
+    /// Where the kernel does not tell.
+    pub async fn read(&self) -> Result<Utilization, NoReading> {
+        let (before, now) = self.span().await?;
         Ok(Utilization {
             cpu_hundredths: hundredths(
                 now.used.saturating_sub(before.used).as_secs_f64(),
@@ -72,6 +66,23 @@ impl Meter {
             memory_hundredths: memory()?.used_hundredths(),
             age_ms: 0,
         })
+    }
+}
+
+impl Meter {
+    /// Two looks at CPU time, the later of which is now, that are not too close to each other.
+    async fn span(&self) -> Result<(Sample, Sample), NoReading> {
+        let now = sample()?;
+        let (older, newer) = *self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = [newer, older]
+            .into_iter()
+            .flatten()
+            .find(|sample| now.at - sample.at >= SHORTEST);
+        if let Some(before) = before {
+            return Ok((before, now));
+        }
+        tokio::time::sleep(SHORTEST).await;
+        Ok((now, sample()?))
     }
 }
 
@@ -297,8 +308,12 @@ mod tests {
         assert_eq!(hundredths(1.0, 0.0), 10_000);
     }
 
-    #[test]
-    fn a_reading_needs_two_looks() {
-        assert!(Meter::default().read().is_err());
+    #[tokio::test]
+    async fn a_reading_spans_some_time_from_the_beginning() {
+        let meter = Meter::default();
+        let (before, now) = meter.span().await.unwrap();
+        assert!(now.at - before.at >= SHORTEST);
+        assert!(now.used >= before.used);
+        meter.read().await.unwrap();
     }
 }

@@ -33,6 +33,11 @@ impl Cgroup {
             .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
     }
 
+    /// Whether its processes were told to stop; each may take a moment to.
+    pub fn is_to_freeze(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.freeze")).is_ok_and(|told| told.trim() == "1")
+    }
+
     /// Stops every process where it is.
     ///
     /// # Errors

@@ -293,7 +293,8 @@ impl Runtime for LxcRuntime {
 
     async fn dump(&self, name: &ContainerName) -> Done {
         let cgroup = Self::living_cgroup(name)?;
-        if !cgroup.is_frozen() {
+        // A process that a signal wakes leaves the freezer for a moment, and is back at once.
+        if !cgroup.is_to_freeze() || !wait_until(|| cgroup.is_frozen()).await {
             return Err(RuntimeError::Refused(format!("`{name}` is not frozen")));
         }
         self.forget_images(name).await?;

@@ -181,14 +181,23 @@ impl Runtime for SimulatedRuntime {
     }
 
     async fn freeze(&self, name: &ContainerName) -> Done {
-        self.set_state(name, ContainerState::Frozen)
+        match self.load(name)?.state {
+            ContainerState::Running | ContainerState::Frozen => {
+                self.set_state(name, ContainerState::Frozen)
+            }
+            _ => Err(RuntimeError::Refused(format!("`{name}` does not run"))),
+        }
     }
 
     async fn dump(&self, name: &ContainerName) -> Done {
+        let simulated = self.load(name)?;
+        if simulated.state != ContainerState::Frozen {
+            return Err(RuntimeError::Refused(format!("`{name}` is not frozen")));
+        }
         let images = self.images(name);
         fs::create_dir_all(&images).map_err(RuntimeError::file(&images))?;
         let path = self.memory_image(name);
-        fs::write(&path, self.load(name)?.memory).map_err(RuntimeError::file(&path))
+        fs::write(&path, simulated.memory).map_err(RuntimeError::file(&path))
     }
 
     async fn thaw(&self, name: &ContainerName) -> Done {

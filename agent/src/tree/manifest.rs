@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::place::Place;
 
 /// A file changed so shortly before it was looked at may be changed again without its time
 /// telling: the kernel's file times tick, on some every 10 ms.
@@ -26,13 +28,20 @@ pub(super) struct Stamp {
     settled: bool,
 }
 
+/// The time now, in nanoseconds since 1970.
+pub(super) fn now_ns() -> i128 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_nanos().cast_signed())
+}
+
 impl Stamp {
-    pub(super) fn new(metadata: &Metadata) -> Self {
+    /// Of a file that was looked at after `now_ns`. All files of a pass have the same `now_ns`,
+    /// from before the first was looked at: so the names of one file are all sent again or none,
+    /// and stay links to each other.
+    pub(super) fn new(metadata: &Metadata, now_ns: i128) -> Self {
         let changed_ns =
             i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
-        let now_ns = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |now| now.as_nanos().cast_signed());
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -40,6 +49,11 @@ impl Stamp {
             changed_ns,
             settled: now_ns - changed_ns > SETTLED_NS,
         }
+    }
+
+    /// It was not sent after all, and is to be sent by the next pass, whatever it is like then.
+    pub(super) fn unsettle(&mut self) {
+        self.settled = false;
     }
 
     /// Whether what was sent under the stamp `sent` is still what is there.
@@ -50,23 +64,29 @@ impl Stamp {
     }
 }
 
-/// Every path below `root`, relative to it, directories before what they hold; `root` itself is
-/// the empty path. What vanishes meanwhile is left out.
-pub(super) fn walk(root: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
-    let mut found = vec![(PathBuf::new(), fs::symlink_metadata(root)?)];
+/// Every path below `base`, relative to it, directories before what they hold; `base` itself is
+/// the empty path. What vanishes meanwhile is left out, and so are sockets.
+pub(super) fn walk(base: &File) -> io::Result<Vec<(PathBuf, Metadata)>> {
+    let mut found = vec![(PathBuf::new(), base.metadata()?)];
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
-        let entries = match fs::read_dir(root.join(&directory)) {
+        let Some(place) = Place::directory(base, &directory)? else {
+            continue;
+        };
+        let entries = match fs::read_dir(place.path()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             entries => entries?,
         };
         for entry in entries {
             let entry = entry?;
-            let path = directory.join(entry.file_name());
             let metadata = match fs::symlink_metadata(entry.path()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata?,
             };
+            if metadata.file_type().is_socket() {
+                continue;
+            }
+            let path = directory.join(entry.file_name());
             if metadata.is_dir() {
                 directories.push(path.clone());
             }

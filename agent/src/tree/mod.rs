@@ -5,11 +5,16 @@
 //! ```
 //!
 //! The head says whether the stream is the whole tree, and which paths are gone. Hard links,
-//! symbolic links, devices, numeric owners and extended attributes come along; sockets do not.
+//! symbolic links, devices, numeric owners, extended attributes and times of change, to the
+//! second, come along; sockets do not.
+//!
+//! Extended attributes are PAX records, `CARNET.xattr.NAME=VALUE`, both in hexadecimal digits:
+//! the reader of `tar` takes no line feed in a value, and no `=` in a name.
 
 mod head;
 mod manifest;
 mod pack;
+mod place;
 mod unpack;
 
 pub use manifest::Manifest;

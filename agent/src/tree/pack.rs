@@ -1,24 +1,28 @@
-use std::collections::HashMap;
-use std::fs::{self, File, Metadata};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+use nix::libc;
 use nix::sys::stat::{major, minor};
 use tar::{Builder, EntryType, Header};
 
 use super::head::Head;
-use super::manifest::{Manifest, Stamp, walk};
+use super::manifest::{Manifest, Stamp, now_ns, walk};
+use super::place::Place;
 
-/// The prefix under which PAX archives carry extended attributes.
-pub(super) const XATTR: &str = "SCHILY.xattr.";
+/// The prefix under which extended attributes are carried.
+pub(super) const XATTR: &str = "CARNET.xattr.";
 
 /// Writes the tree below `root` to `output`: all of it, or, given the manifest of what was sent
 /// before, what has changed since. Returns the manifest of what is there now.
 ///
-/// The tree may change meanwhile; what is sent torn is sent again by the next pass, the last of
-/// which has to be made while nothing changes.
+/// The tree may change meanwhile; what is sent torn, or missed, is sent again by the next pass,
+/// the last of which has to be made while nothing changes. Nothing outside of `root` is ever
+/// read, whatever links are put into it.
 ///
 /// # Errors
 /// Where something cannot be read or written.
@@ -27,10 +31,14 @@ pub fn pack(
     previous: Option<&Manifest>,
     mut output: impl Write,
 ) -> io::Result<Manifest> {
-    let found = walk(root)?;
+    let base = File::open(root)?;
+    let now_ns = now_ns();
+    let found = walk(&base)?;
     let mut manifest = Manifest::default();
     for (path, metadata) in &found {
-        manifest.files.insert(path.clone(), Stamp::new(metadata));
+        manifest
+            .files
+            .insert(path.clone(), Stamp::new(metadata, now_ns));
     }
     let removed = previous
         .into_iter()
@@ -39,37 +47,49 @@ pub fn pack(
         .map(PathBuf::as_path);
     Head::new(previous.is_none(), removed).write(&mut output)?;
 
+    let is_changed = |path: &Path| {
+        let sent = previous.and_then(|previous| previous.files.get(path));
+        match (sent, manifest.files.get(path)) {
+            (Some(sent), Some(now)) => !now.is_unchanged_since(sent),
+            _ => true,
+        }
+    };
+    // What is unpacked into a directory changes its time: it is sent too, to be set right.
+    let parents: HashSet<&Path> = found
+        .iter()
+        .filter(|(path, _)| is_changed(path))
+        .filter_map(|(path, _)| path.parent())
+        .collect();
+    let to_send: Vec<_> = found
+        .iter()
+        .filter(|(path, _)| is_changed(path) || parents.contains(path.as_path()))
+        .collect();
     let mut archive = Builder::new(output);
     let mut links = HashMap::new();
-    for (path, metadata) in &found {
-        let unchanged = previous
-            .and_then(|previous| previous.files.get(path))
-            .is_some_and(|sent| Stamp::new(metadata).is_unchanged_since(sent));
-        if !unchanged {
-            append(&mut archive, root, path, metadata, &mut links)?;
+    let mut missed = HashSet::new();
+    for (path, metadata) in to_send {
+        // What is in a directory that was not sent has no place at the other end.
+        let parent_is_missed = path.parent().is_some_and(|path| missed.contains(path));
+        if parent_is_missed || !append(&mut archive, &base, path, metadata, &mut links)? {
+            missed.insert(path.as_path());
+            if let Some(stamp) = manifest.files.get_mut(path) {
+                stamp.unsettle();
+            }
         }
     }
     archive.into_inner()?.flush()?;
     Ok(manifest)
 }
 
+/// Appends what is at `path`; `false` where it is gone since the walk, or is something else.
 fn append<W: Write>(
     archive: &mut Builder<W>,
-    root: &Path,
+    base: &File,
     path: &Path,
     metadata: &Metadata,
     links: &mut HashMap<(u64, u64), PathBuf>,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let kind = metadata.file_type();
-    if kind.is_socket() {
-        return Ok(());
-    }
-    let full = root.join(path);
-    let archived = if path.as_os_str().is_empty() {
-        Path::new("./")
-    } else {
-        path
-    };
     let mut header = Header::new_gnu();
     header.set_mode(metadata.mode() & 0o7777);
     header.set_uid(u64::from(metadata.uid()));
@@ -78,77 +98,167 @@ fn append<W: Write>(
     header.set_size(0);
 
     // A file with several names is sent once; its other names are links to the first.
-    if metadata.nlink() > 1 && !kind.is_dir() {
-        let inode = (metadata.dev(), metadata.ino());
-        if let Some(first) = links.get(&inode) {
-            header.set_entry_type(EntryType::Link);
-            return archive.append_link(&mut header, archived, first);
-        }
-        links.insert(inode, path.to_owned());
+    let inode = (metadata.nlink() > 1 && !kind.is_dir()).then(|| (metadata.dev(), metadata.ino()));
+    if let Some(first) = inode.and_then(|inode| links.get(&inode)) {
+        header.set_entry_type(EntryType::Link);
+        append_entry(archive, &mut header, path, Some(first), io::empty())?;
+        return Ok(true);
     }
-    append_attributes(archive, &full)?;
-    if kind.is_symlink() {
-        header.set_entry_type(EntryType::Symlink);
-        let target = fs::read_link(&full)?;
-        return archive.append_link(&mut header, archived, target);
-    }
+    let place = if kind.is_dir() {
+        Place::directory(base, path)?
+    } else {
+        Place::find(base, path)?
+    };
+    let Some(place) = place else {
+        return Ok(false);
+    };
+    let full = place.path();
     if kind.is_file() {
-        header.set_entry_type(EntryType::Regular);
-        let file = match File::open(&full) {
-            // Gone since the walk: the next pass tells.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            file => file?,
+        let Some(file) = open_file(&full)? else {
+            return Ok(false);
         };
+        append_attributes(archive, &full)?;
+        header.set_entry_type(EntryType::Regular);
         header.set_size(metadata.size());
         // As many bytes as announced, whatever became of the file meanwhile.
         let content = file.chain(io::repeat(0)).take(metadata.size());
-        return archive.append_data(&mut header, archived, content);
-    }
-    if kind.is_dir() {
-        header.set_entry_type(EntryType::Directory);
-    } else if kind.is_fifo() {
-        header.set_entry_type(EntryType::Fifo);
+        append_entry(archive, &mut header, path, None, content)?;
+    } else if kind.is_symlink() {
+        let target = match fs::read_link(&full) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                return Ok(false);
+            }
+            target => target?,
+        };
+        append_attributes(archive, &full)?;
+        header.set_entry_type(EntryType::Symlink);
+        append_entry(archive, &mut header, path, Some(&target), io::empty())?;
     } else {
-        header.set_entry_type(if kind.is_char_device() {
-            EntryType::Char
+        append_attributes(archive, &full)?;
+        if kind.is_dir() {
+            header.set_entry_type(EntryType::Directory);
+        } else if kind.is_fifo() {
+            header.set_entry_type(EntryType::Fifo);
         } else {
-            EntryType::Block
-        });
-        let number = |part: u64| u32::try_from(part).map_err(super::head::malformed);
-        header.set_device_major(number(major(metadata.rdev()))?)?;
-        header.set_device_minor(number(minor(metadata.rdev()))?)?;
+            header.set_entry_type(if kind.is_char_device() {
+                EntryType::Char
+            } else {
+                EntryType::Block
+            });
+            let number = |part: u64| u32::try_from(part).map_err(super::head::malformed);
+            header.set_device_major(number(major(metadata.rdev()))?)?;
+            header.set_device_minor(number(minor(metadata.rdev()))?)?;
+        }
+        append_entry(archive, &mut header, path, None, io::empty())?;
     }
-    archive.append_data(&mut header, archived, io::empty())
+    // Only now: a link to what was not sent could not be made.
+    if let Some(inode) = inode {
+        links.insert(inode, path.to_owned());
+    }
+    Ok(true)
+}
+
+/// Opens a file; `None` where it is gone or is no file any more.
+fn open_file(full: &Path) -> io::Result<Option<File>> {
+    let opened = OpenOptions::new()
+        .read(true)
+        // Not to hang on a pipe that was put there meanwhile.
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(full);
+    match opened {
+        Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
+        // A link, or a socket or device without a driver, stands there now.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ELOOP | libc::ENXIO | libc::ENODEV)
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Extended attributes go before the entry that they belong to.
 fn append_attributes<W: Write>(archive: &mut Builder<W>, full: &Path) -> io::Result<()> {
-    let names = match xattr::list(full) {
-        Ok(names) => names,
+    let gone = |error: &io::Error| {
         // Gone since the walk, or a file system without them.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::Unsupported
-            ) =>
-        {
-            return Ok(());
-        }
-        Err(error) => return Err(error),
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::Unsupported
+        )
+    };
+    let names = match xattr::list(full) {
+        Err(error) if gone(&error) => return Ok(()),
+        names => names?,
     };
     let mut attributes = Vec::new();
     for name in names {
-        // Names are text on Linux; the kernel sees to that of all that it stores.
-        let Ok(name_text) = std::str::from_utf8(name.as_bytes()) else {
-            continue;
+        let value = match xattr::get(full, &name) {
+            Err(error) if gone(&error) => None,
+            value => value?,
         };
-        if let Some(value) = xattr::get(full, &name)? {
-            attributes.push((format!("{XATTR}{name_text}"), value));
+        if let Some(value) = value {
+            attributes.push((
+                format!("{XATTR}{}", hex::encode(name.as_bytes())),
+                hex::encode(value),
+            ));
         }
     }
     archive.append_pax_extensions(
         attributes
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice())),
+            .map(|(name, value)| (name.as_str(), value.as_bytes())),
     )
+}
+
+/// Appends an entry with `path` and `link` byte for byte: `tar`'s own way to write them tidies
+/// links up, and refuses some paths that are not UTF-8.
+fn append_entry<W: Write>(
+    archive: &mut Builder<W>,
+    header: &mut Header,
+    path: &Path,
+    link: Option<&Path>,
+    content: impl Read,
+) -> io::Result<()> {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    let path = path.as_os_str().as_bytes();
+    if !fill(&mut header.as_old_mut().name, path) {
+        append_long(archive, EntryType::GNULongName, path)?;
+    }
+    if let Some(link) = link.map(|link| link.as_os_str().as_bytes())
+        && !fill(&mut header.as_old_mut().linkname, link)
+    {
+        append_long(archive, EntryType::GNULongLink, link)?;
+    }
+    header.set_cksum();
+    archive.append(header, content)
+}
+
+/// Writes as much of `text` as there is room for; `false` where that is not all.
+fn fill(field: &mut [u8], text: &[u8]) -> bool {
+    for (to, from) in field.iter_mut().zip(text) {
+        *to = *from;
+    }
+    text.len() <= field.len()
+}
+
+/// A path that is too long for the header of the entry that comes next.
+fn append_long<W: Write>(archive: &mut Builder<W>, kind: EntryType, text: &[u8]) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    // With the zero that ends it.
+    header.set_size(text.len() as u64 + 1);
+    header.set_cksum();
+    archive.append(&header, text.chain(io::repeat(0).take(1)))
 }

@@ -1,16 +1,18 @@
-use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
-use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::path::Path;
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
+use nix::sys::time::TimeSpec;
 use tar::{Archive, Entry, EntryType};
 
 use super::head::{Head, malformed};
 use super::pack::XATTR;
+use super::place::{Place, clean};
 
 /// How much of a file is copied at a time. A block of zeros becomes a hole.
 const BLOCK: usize = 64 << 10;
@@ -39,7 +41,7 @@ pub fn unpack(root: &Path, mut input: impl Read) -> io::Result<()> {
             remove(&place.path())?;
         }
     }
-    let mut archive = Archive::new(input);
+    let mut archive = Archive::new(&mut input);
     let mut directories = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
@@ -51,80 +53,36 @@ pub fn unpack(root: &Path, mut input: impl Read) -> io::Result<()> {
             directories.push((path, Owner::of(&entry)?, attributes));
             continue;
         }
-        let place = Place::find(&base, &path)?
-            .ok_or_else(|| malformed(format!("{} is in no directory", path.display())))?;
+        let place = Place::find(&base, &path)?.ok_or_else(|| in_no_directory(&path))?;
         make(&mut entry, kind, &place, &base)?;
         if kind != EntryType::Link {
             finish(&place.path(), kind, Owner::of(&entry)?, &attributes)?;
         }
     }
+    read_end(&mut input)?;
     // A directory's time and mode are set when nothing changes in it any more.
     for (path, owner, attributes) in directories.iter().rev() {
-        let full = match Place::find(&base, path)? {
-            Some(place) => place.path(),
-            None => root.to_owned(),
-        };
-        finish(&full, EntryType::Directory, *owner, attributes)?;
+        // It may have been replaced meanwhile, by a link to somewhere else at the worst.
+        let place = Place::directory(&base, path)?
+            .ok_or_else(|| malformed(format!("`{}` is no directory in the end", path.display())))?;
+        finish(&place.path(), EntryType::Directory, *owner, attributes)?;
     }
     Ok(())
 }
 
-/// A path without `.`; anything that leads up or to a root is refused.
-fn clean(path: &Path) -> io::Result<PathBuf> {
-    let mut cleaned = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::Normal(name) => cleaned.push(name),
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(malformed(format!("`{}` leaves the tree", path.display())));
-            }
-        }
-    }
-    Ok(cleaned)
+fn in_no_directory(path: &Path) -> io::Error {
+    malformed(format!("`{}` is in no directory", path.display()))
 }
 
-/// A name in a directory below the root.
-struct Place {
-    directory: File,
-    name: PathBuf,
-}
-
-impl Place {
-    /// Where `path` is, or can be; `None` for the root itself, and where its directory is not
-    /// there.
-    fn find(base: &File, path: &Path) -> io::Result<Option<Self>> {
-        let path = clean(path)?;
-        let Some(name) = path.file_name() else {
-            return Ok(None);
-        };
-        let parent = match path.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-            Some(parent) => parent,
-            None => Path::new("."),
-        };
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        match openat2(base, parent, how) {
-            Ok(descriptor) => Ok(Some(Self {
-                directory: File::from(descriptor),
-                name: PathBuf::from(name),
-            })),
-            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => Ok(None),
-            Err(error) => Err(io::Error::new(
-                io::Error::from(error).kind(),
-                format!(
-                    "`{}` cannot be reached below the tree: {error}",
-                    path.display()
-                ),
-            )),
-        }
-    }
-
-    /// A path by which this one name can be reached, whatever happens to the directories above.
-    fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd())).join(&self.name)
+/// Reads the second of the two blocks of zeros that end an archive. The first is the reader's;
+/// it takes the end of the stream for one.
+fn read_end(input: &mut impl Read) -> io::Result<()> {
+    let mut block = [0; 512];
+    input.read_exact(&mut block)?;
+    if block.iter().all(|byte| *byte == 0) {
+        Ok(())
+    } else {
+        Err(malformed("the archive does not end as it should"))
     }
 }
 
@@ -142,10 +100,11 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn make_directory(base: &File, path: &Path) -> io::Result<()> {
-    let Some(place) = Place::find(base, path)? else {
+    if path.as_os_str().is_empty() {
         // The root itself is there.
         return Ok(());
-    };
+    }
+    let place = Place::find(base, path)?.ok_or_else(|| in_no_directory(path))?;
     let full = place.path();
     if fs::symlink_metadata(&full).is_ok_and(|metadata| metadata.is_dir()) {
         return Ok(());
@@ -170,7 +129,7 @@ fn make(
     };
     match kind {
         EntryType::Regular => {
-            let size = entry.header().size()?;
+            let size = entry.size();
             let file = OpenOptions::new()
                 .write(true)
                 .create_new(true)
@@ -223,6 +182,7 @@ fn copy_with_holes(input: &mut impl Read, mut file: File, size: u64) -> io::Resu
         }
         let content = block.get(..filled).unwrap_or_default();
         if content.is_empty() {
+            // It may end with a hole.
             return file.set_len(size);
         }
         if content.iter().all(|byte| *byte == 0) {
@@ -238,7 +198,8 @@ struct Owner {
     uid: u32,
     gid: u32,
     mode: u32,
-    modified: u64,
+    /// In seconds since 1970.
+    modified: i64,
 }
 
 impl Owner {
@@ -249,19 +210,22 @@ impl Owner {
             uid: number(header.uid()?)?,
             gid: number(header.gid()?)?,
             mode: header.mode()?,
-            modified: header.mtime()?,
+            modified: i64::try_from(header.mtime()?).map_err(malformed)?,
         })
     }
 }
 
-type Attributes = Vec<(String, Vec<u8>)>;
+type Attributes = Vec<(OsString, Vec<u8>)>;
 
 fn attributes(entry: &mut Entry<'_, impl Read>) -> io::Result<Attributes> {
     let mut found = Vec::new();
     for extension in entry.pax_extensions()?.into_iter().flatten() {
         let extension = extension?;
         if let Some(name) = extension.key().map_err(malformed)?.strip_prefix(XATTR) {
-            found.push((name.to_owned(), extension.value_bytes().to_vec()));
+            found.push((
+                OsString::from_vec(hex::decode(name).map_err(malformed)?),
+                hex::decode(extension.value_bytes()).map_err(malformed)?,
+            ));
         }
     }
     Ok(found)
@@ -273,12 +237,33 @@ fn finish(path: &Path, kind: EntryType, owner: Owner, attributes: &Attributes) -
     if kind != EntryType::Symlink {
         fs::set_permissions(path, Permissions::from_mode(owner.mode))?;
     }
+    remove_other_attributes(path, attributes)?;
     for (name, value) in attributes {
         xattr::set(path, name, value)?;
     }
-    if matches!(kind, EntryType::Regular | EntryType::Directory) {
-        let modified = UNIX_EPOCH + Duration::from_secs(owner.modified);
-        File::open(path)?.set_times(FileTimes::new().set_modified(modified))?;
+    utimensat(
+        AT_FDCWD,
+        path,
+        &TimeSpec::UTIME_OMIT,
+        &TimeSpec::new(owner.modified, 0),
+        UtimensatFlags::NoFollowSymlink,
+    )
+    .map_err(Into::into)
+}
+
+/// A directory may have had others before, and what is new may have inherited some.
+fn remove_other_attributes(path: &Path, attributes: &Attributes) -> io::Result<()> {
+    let names = match xattr::list(path) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
+        names => names?,
+    };
+    for name in names {
+        let text = name.as_bytes();
+        // How the edge's own security modules label what is made here is theirs to say.
+        let is_label = text.starts_with(b"security.") && text != b"security.capability";
+        if !is_label && !attributes.iter().any(|(kept, _)| *kept == name) {
+            xattr::remove(path, &name)?;
+        }
     }
     Ok(())
 }

@@ -1,0 +1,209 @@
+//! What fails is as it was, or can be made so.
+
+use std::fs;
+
+use carnet_agent::runtime::ContainerName;
+use carnet_api::v1::ContainerState;
+
+use crate::scene::{Move, OTHER, SOURCE, Scene, TARGET, files};
+
+/// Gives an order that must be refused or fail, and returns what was said.
+fn fails(scene: &Scene, a_move: &Move, name: &str) -> String {
+    let problem = scene.give(a_move, name).expect_err(name);
+    assert!((400..500).contains(&problem.status), "{problem:?}");
+    problem.detail.unwrap()
+}
+
+#[test]
+fn what_cannot_move_is_not_prepared() {
+    let scene = Scene::new();
+    let mut a_move = scene.a_move();
+    a_move.order.container = "App2".to_owned();
+    let text = fails(&scene, &a_move, "source/prepare");
+    assert!(text.contains("there is no container `App2`"), "{text}");
+    let name = ContainerName::new("App2").unwrap();
+    scene.source().simulated().create(&name, "").unwrap();
+    let record = scene.source().rootfs().join("../../App2/container.json");
+    fs::write(&record, r#"{"state":"stopped","memory":""}"#).unwrap();
+    let text = fails(&scene, &a_move, "source/prepare");
+    assert!(text.contains("`App2` is stopped"), "{text}");
+    // What was refused has begun nothing: put right, it goes.
+    fs::write(&record, r#"{"state":"running","memory":""}"#).unwrap();
+    scene.go(&mut a_move, "source/prepare");
+}
+
+#[test]
+fn an_edge_that_is_not_ready_takes_no_container() {
+    let scene = Scene::new();
+    let mut a_move = scene.a_move();
+    scene.go(&mut a_move, "source/prepare");
+    fs::create_dir_all(scene.target().root()).unwrap();
+    fs::write(scene.target().root().join("problems"), "criu is missing\n").unwrap();
+    let text = fails(&scene, &a_move, "target/prepare");
+    assert!(text.contains("criu is missing"), "{text}");
+    assert!(scene.target().is_empty());
+    fs::remove_file(scene.target().root().join("problems")).unwrap();
+    scene.go(&mut a_move, "target/prepare");
+}
+
+#[test]
+fn what_could_be_prepared_by_half_only_is_discarded() {
+    let scene = Scene::new();
+    let mut a_move = scene.a_move();
+    // Where images go there is a file: what is made before them is left.
+    fs::create_dir_all(scene.target().root()).unwrap();
+    let in_the_way = scene.target().root().join("images");
+    fs::write(&in_the_way, "").unwrap();
+    fails(&scene, &a_move, "target/prepare");
+    assert!(scene.target().rootfs().exists());
+    fs::remove_file(&in_the_way).unwrap();
+    scene.go(&mut a_move, "target/discard");
+    assert!(scene.target().is_empty());
+}
+
+#[test]
+fn a_container_is_handed_over_by_one_migration_at_a_time() {
+    let scene = Scene::new();
+    let (mut one, mut other) = (scene.a_move(), scene.a_move_between(SOURCE, OTHER));
+    scene.go_to(&mut one, "source/copy-ahead");
+    let text = fails(&scene, &other, "source/prepare");
+    assert!(text.contains(&one.order.migration.to_string()), "{text}");
+    scene.go(&mut one, "source/resume");
+    scene.go_to(&mut other, "target/clean");
+    assert!(scene.edges[OTHER].runs());
+}
+
+#[test]
+fn nothing_is_done_that_was_not_prepared() {
+    let scene = Scene::new();
+    let before = scene.source().files();
+    for name in ["source/copy-ahead", "source/hand-over", "target/restore"] {
+        fails(&scene, &scene.a_move(), name);
+    }
+    assert_eq!(before, scene.source().files());
+    assert!(scene.target().is_empty());
+    // Nor is anything sent to a target that does not expect it.
+    let mut a_move = scene.a_move();
+    scene.go(&mut a_move, "source/prepare");
+    let text = fails(&scene, &a_move, "source/copy-ahead");
+    assert!(text.contains("was not asked to receive"), "{text}");
+    assert!(scene.source().runs());
+    assert!(scene.target().is_empty());
+}
+
+#[test]
+fn a_hand_over_that_fails_leaves_it_frozen_and_resume_lets_it_run_on() {
+    let mut scene = Scene::new();
+    // The target is gone; it is there and knows nothing more of it.
+    for is_gone in [true, false] {
+        let mut a_move = scene.a_move();
+        scene.go_to(&mut a_move, "source/copy-ahead");
+        let before = files(&scene.source().rootfs());
+        if is_gone {
+            scene.edges[TARGET].kill();
+        } else {
+            scene.go(&mut a_move, "target/discard");
+        }
+        let text = fails(&scene, &a_move, "source/hand-over");
+        match is_gone {
+            true => assert!(text.contains("cannot be reached"), "{text}"),
+            false => assert!(text.contains("was not asked to receive"), "{text}"),
+        }
+        assert!(scene.source().is_frozen());
+        scene.go(&mut a_move, "source/resume");
+        assert!(scene.source().runs());
+        assert!(!scene.source().images().exists());
+        assert_eq!(before, files(&scene.source().rootfs()));
+        if is_gone {
+            scene.edges[TARGET].start();
+            scene.go(&mut a_move, "target/discard");
+        }
+    }
+}
+
+#[test]
+fn a_hand_over_that_failed_can_be_asked_for_again() {
+    let mut scene = Scene::new();
+    let mut a_move = scene.a_move();
+    scene.go_to(&mut a_move, "source/copy-ahead");
+    scene.edges[TARGET].kill();
+    fails(&scene, &a_move, "source/hand-over");
+    scene.edges[TARGET].start();
+    scene.go(&mut a_move, "source/hand-over");
+    scene.go(&mut a_move, "target/restore");
+    assert!(scene.target().runs());
+    assert_eq!(
+        files(&scene.source().rootfs()),
+        files(&scene.target().rootfs())
+    );
+}
+
+#[test]
+fn a_restore_that_fails_leaves_nothing_running_and_the_source_can_go_on() {
+    let scene = Scene::new();
+    let mut a_move = scene.a_move();
+    scene.go_to(&mut a_move, "source/hand-over");
+    let memory = scene.target().images().join("memory");
+    let held = fs::read(&memory).unwrap();
+    fs::remove_file(&memory).unwrap();
+    for _ in 0..2 {
+        fails(&scene, &a_move, "target/restore");
+        let (state, _) = scene.target().container().unwrap();
+        assert_eq!(state, ContainerState::Stopped);
+    }
+    // Put right, it goes, and from then on it has run.
+    fs::write(&memory, held).unwrap();
+    scene.go(&mut a_move, "target/restore");
+    assert!(scene.target().runs());
+
+    let scene = Scene::new();
+    let mut a_move = scene.a_move();
+    scene.go_to(&mut a_move, "source/hand-over");
+    fs::remove_file(scene.target().images().join("memory")).unwrap();
+    fails(&scene, &a_move, "target/restore");
+    scene.go(&mut a_move, "target/discard");
+    assert!(scene.target().is_empty());
+    scene.go(&mut a_move, "source/resume");
+    assert!(scene.source().runs());
+}
+
+#[test]
+fn a_target_that_is_not_the_one_named_gets_nothing() {
+    let scene = Scene::new();
+    let mut a_move = scene.a_move();
+    scene.go_to(&mut a_move, "target/prepare");
+    let before = scene.edges[OTHER].files();
+    // There it is not the edge that the order names: its certificate says so.
+    a_move.by_way_of = Some(scene.edges[OTHER].address());
+    for name in ["source/copy-ahead", "source/hand-over"] {
+        let text = fails(&scene, &a_move, name);
+        assert!(text.contains("cannot be reached"), "{text}");
+    }
+    assert_eq!(before, scene.edges[OTHER].files());
+    for nowhere in ["", "localhost:1", "edge.example:7443", "127.0.0.1"] {
+        a_move.by_way_of = Some(nowhere.to_owned());
+        let text = fails(&scene, &a_move, "source/hand-over");
+        assert!(text.contains("is not an address"), "{text}");
+    }
+    scene.go(&mut a_move, "source/resume");
+    assert!(scene.source().runs());
+}
+
+#[test]
+fn a_record_that_cannot_be_read_leaves_open_what_was_done() {
+    let scene = Scene::new();
+    let mut a_move = scene.a_move();
+    scene.go_to(&mut a_move, "source/hand-over");
+    for (edge, names) in [
+        (scene.source(), ["source/resume", "source/release"]),
+        (scene.target(), ["target/restore", "target/discard"]),
+    ] {
+        fs::write(edge.record(a_move.order.migration), "{").unwrap();
+        for name in names {
+            let problem = scene.give(&a_move, name).unwrap_err();
+            assert_eq!(problem.status, 500, "{name}: {problem:?}");
+        }
+    }
+    assert!(scene.source().is_frozen());
+    assert!(!scene.target().runs());
+}

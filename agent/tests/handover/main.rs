@@ -1,0 +1,19 @@
+//! Hand-overs between real agents on loopback, containers simulated: certificates, orders,
+//! streams and records are what they are on an edge. The test is the control plane.
+//!
+//! `scene` holds the authority, the edges and the orders; each other module is one kind of
+//! promise out of `carnet_api::agent`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod course;
+mod ends;
+mod entitlement;
+mod failure;
+mod questions;
+mod restart;
+mod scene;

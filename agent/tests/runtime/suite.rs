@@ -1,0 +1,193 @@
+//! The promises. Each function finds the container running and leaves it so.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Seek, Write};
+use std::path::Path;
+
+use carnet_agent::runtime::{ContainerName, Done, Runtime};
+use carnet_agent::tree;
+use carnet_api::v1::ContainerState;
+
+/// A container that runs, as those know it who use it.
+pub trait Inside {
+    fn name(&self) -> &ContainerName;
+
+    /// Has it hold `text` in memory, and nowhere else.
+    fn remember(&self, text: &str);
+
+    /// What it was made to hold in memory. It answers only while it runs and can be heard.
+    fn recall(&self) -> String;
+
+    /// Writes `text` to `/run/carnet-claim` inside it; `None`: removes that.
+    fn place_claim(&self, text: Option<&str>);
+}
+
+async fn state(runtime: &impl Runtime, name: &ContainerName) -> Option<ContainerState> {
+    let containers = runtime.containers().await.unwrap();
+    let mut found = containers
+        .into_iter()
+        .filter(|container| container.name == name.as_str());
+    let state = found.next().map(|container| container.state);
+    assert!(found.next().is_none(), "`{name}` is listed twice");
+    state
+}
+
+/// Does it, and again: both must succeed.
+async fn twice<F: Future<Output = Done>>(operation: impl Fn() -> F) {
+    operation().await.unwrap();
+    operation().await.unwrap();
+}
+
+/// All of it, one after the other, on one container.
+pub async fn all(runtime: &impl Runtime, container: &impl Inside) {
+    it_is_listed_and_described(runtime, container).await;
+    it_tells_the_claim(runtime, container).await;
+    it_is_frozen_and_thawed(runtime, container).await;
+    it_is_dumped_while_frozen_and_runs_on(runtime, container).await;
+    it_ends_and_comes_back_to_life_as_it_was(runtime, container).await;
+    // What came to life once moves again.
+    it_ends_and_comes_back_to_life_as_it_was(runtime, container).await;
+    what_is_not_there_is_not_there(runtime, container).await;
+}
+
+pub async fn it_is_listed_and_described(runtime: &impl Runtime, container: &impl Inside) {
+    let name = container.name();
+    assert_eq!(runtime.problems().await, Vec::<String>::new());
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+    container.remember("something");
+    let described = runtime.describe(name).await.unwrap();
+    assert!(described.memory_bytes > 0);
+    assert!(runtime.rootfs(name).is_dir());
+    // Its place is taken.
+    let refusal = runtime.check(name, &described).await.unwrap_err();
+    assert!(refusal.to_string().contains("already"), "{refusal}");
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+}
+
+pub async fn it_tells_the_claim(runtime: &impl Runtime, container: &impl Inside) {
+    let name = container.name();
+    container.place_claim(None);
+    assert_eq!(runtime.placed_claim(name).await.unwrap(), None);
+    container.place_claim(Some("a-code\n"));
+    let code = runtime.placed_claim(name).await.unwrap();
+    assert_eq!(code.as_deref(), Some("a-code"));
+    container.place_claim(None);
+    assert_eq!(runtime.placed_claim(name).await.unwrap(), None);
+}
+
+pub async fn it_is_frozen_and_thawed(runtime: &impl Runtime, container: &impl Inside) {
+    let name = container.name();
+    container.remember("before the freeze");
+    twice(|| runtime.freeze(name)).await;
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Frozen));
+    // Frozen, it can still be described: it has not ended.
+    runtime.describe(name).await.unwrap();
+    twice(|| runtime.thaw(name)).await;
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+    assert_eq!(container.recall(), "before the freeze");
+    // Thawing what runs changes nothing.
+    runtime.thaw(name).await.unwrap();
+    assert_eq!(container.recall(), "before the freeze");
+}
+
+pub async fn it_is_dumped_while_frozen_and_runs_on(
+    runtime: &impl Runtime,
+    container: &impl Inside,
+) {
+    let name = container.name();
+    runtime.dump(name).await.unwrap_err();
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+    container.remember("before the dump");
+    runtime.freeze(name).await.unwrap();
+    twice(|| runtime.dump(name)).await;
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Frozen));
+    assert!(holds_something(&runtime.images(name)));
+    runtime.thaw(name).await.unwrap();
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+    assert_eq!(container.recall(), "before the dump");
+    // What was memory is not left lying about.
+    assert!(!holds_something(&runtime.images(name)));
+}
+
+pub async fn it_ends_and_comes_back_to_life_as_it_was(
+    runtime: &impl Runtime,
+    container: &impl Inside,
+) {
+    let name = container.name();
+    container.remember("before the move");
+    let described = runtime.describe(name).await.unwrap();
+    runtime.freeze(name).await.unwrap();
+    runtime.dump(name).await.unwrap();
+    let mut rootfs = set_aside(&runtime.rootfs(name));
+    let mut images = set_aside(&runtime.images(name));
+
+    twice(|| runtime.remove(name)).await;
+    assert_eq!(state(runtime, name).await, None);
+    assert!(!runtime.rootfs(name).exists());
+    assert!(!runtime.images(name).exists());
+    runtime.describe(name).await.unwrap_err();
+
+    runtime.check(name, &described).await.unwrap();
+    assert_eq!(state(runtime, name).await, None, "a check makes nothing");
+    twice(|| runtime.prepare(name, &described)).await;
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Stopped));
+    runtime.check(name, &described).await.unwrap_err();
+    // It does not run, and there is nothing to bring it to life from.
+    runtime.describe(name).await.unwrap_err();
+    runtime.freeze(name).await.unwrap_err();
+    runtime.dump(name).await.unwrap_err();
+    runtime.restore(name).await.unwrap_err();
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Stopped));
+
+    put_back(&mut rootfs, &runtime.rootfs(name));
+    put_back(&mut images, &runtime.images(name));
+    twice(|| runtime.restore(name)).await;
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+    twice(|| runtime.connect(name)).await;
+    assert_eq!(container.recall(), "before the move");
+    twice(|| runtime.forget_images(name)).await;
+    assert!(!holds_something(&runtime.images(name)));
+    // It runs already, and what it did since is not undone.
+    container.remember("after the move");
+    runtime.restore(name).await.unwrap();
+    assert_eq!(container.recall(), "after the move");
+}
+
+pub async fn what_is_not_there_is_not_there(runtime: &impl Runtime, container: &impl Inside) {
+    let name = ContainerName::new("carnet-suite-absent").unwrap();
+    runtime.describe(&name).await.unwrap_err();
+    runtime.placed_claim(&name).await.unwrap_err();
+    runtime.freeze(&name).await.unwrap_err();
+    runtime.dump(&name).await.unwrap_err();
+    runtime.restore(&name).await.unwrap_err();
+    // What undoes has nothing to do.
+    runtime.thaw(&name).await.unwrap();
+    runtime.connect(&name).await.unwrap();
+    runtime.forget_images(&name).await.unwrap();
+    runtime.remove(&name).await.unwrap();
+    assert_eq!(state(runtime, &name).await, None);
+    assert!(!runtime.rootfs(&name).exists());
+    assert!(!runtime.images(&name).exists());
+    // Nor has any of it touched another.
+    let other = container.name();
+    assert_eq!(state(runtime, other).await, Some(ContainerState::Running));
+    assert_ne!(runtime.rootfs(&name), runtime.rootfs(other));
+    assert_ne!(runtime.images(&name), runtime.images(other));
+}
+
+fn holds_something(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// A tree as it goes to another edge.
+fn set_aside(directory: &Path) -> File {
+    let mut aside = BufWriter::new(tempfile::tempfile().unwrap());
+    tree::pack(directory, None, &mut aside).unwrap();
+    aside.flush().unwrap();
+    aside.into_inner().unwrap()
+}
+
+fn put_back(aside: &mut File, directory: &Path) {
+    aside.rewind().unwrap();
+    tree::unpack(directory, BufReader::new(aside)).unwrap();
+}
