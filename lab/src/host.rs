@@ -1,9 +1,10 @@
 //! One host of a lab, from outside.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
@@ -40,17 +41,39 @@ pub struct Host {
 impl Host {
     /// The name of its network namespace, for `ip netns`.
     pub fn network(&self) -> String {
-        format!("carnet-{}-{}", self.lab, self.name)
+        crate::lab::network(&self.lab, &self.name)
     }
 
     /// A command that runs `program` inside the host. What it starts ends with the lab.
     pub fn command(&self, program: &str) -> Command {
+        let mut command = self.enter();
+        command.args(["--", program]).stdin(Stdio::null());
+        command
+    }
+
+    /// The same, and `program` is handed a socket that listens in another network, as
+    /// sd_listen_fds(3) says. Not for edges.
+    pub fn command_with_socket(&self, program: &str, socket: TcpListener) -> Command {
+        let mut command = self.enter();
+        command
+            .args(["--socket", "--", program])
+            .stdin(OwnedFd::from(socket));
+        command
+    }
+
+    fn enter(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["host", "enter", &self.lab, &self.name, "--network", &self.network()]);
+        command.args([
+            "host",
+            "enter",
+            &self.lab,
+            &self.name,
+            "--network",
+            &self.network(),
+        ]);
         if let Some(pid) = self.pid {
             command.args(["--pid", &pid.to_string()]);
         }
-        command.args(["--", program]);
         command
     }
 
@@ -128,9 +151,8 @@ impl Host {
         let status = self
             .command("lxc-start")
             .args(["-n", name, "-d", "-o", &log, "-l", "ERROR"])
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .status()
             .map_err(LabError::file(Path::new("lxc-start")))?;
         if !status.success() {
@@ -152,11 +174,7 @@ impl Host {
 ///
 /// The bridge's MAC is pinned: it would otherwise change when a container's port joins, and
 /// neighbours would send into the void.
-pub(crate) fn wire(
-    host: &Host,
-    fabric: &str,
-    number: u8,
-) -> Result<(), LabError> {
+pub(crate) fn wire(host: &Host, fabric: &str, number: u8) -> Result<(), LabError> {
     let network = host.network();
     let port = format!("v{number}");
     match host.pid {
@@ -171,7 +189,10 @@ pub(crate) fn wire(
         ],
     )?;
     let inside = |arguments: &[&str]| {
-        tool("ip", &[["-n", network.as_str()].as_slice(), arguments].concat())
+        tool(
+            "ip",
+            &[["-n", network.as_str()].as_slice(), arguments].concat(),
+        )
     };
     let limit = |network: &str, interface: &str| {
         tool(
@@ -184,7 +205,10 @@ pub(crate) fn wire(
     };
     limit(fabric, &port)?;
     limit(&network, "up0")?;
-    tool("ip", &["-n", fabric, "link", "set", &port, "master", "fabric", "up"])?;
+    tool(
+        "ip",
+        &["-n", fabric, "link", "set", &port, "master", "fabric", "up"],
+    )?;
     inside(&["link", "set", "lo", "up"])?;
     let address = format!("{}/16", host.address);
     let speaks = match host.kind {

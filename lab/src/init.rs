@@ -63,6 +63,9 @@ pub fn begin(spec: &HostSpec) -> Result<(), LabError> {
     .map_err(|error| LabError::Other(format!("cannot make namespaces: {error}")))?;
     let program = std::env::current_exe().map_err(LabError::file(Path::new("/proc/self/exe")))?;
     let text = serde_json::to_string(spec).map_err(|error| LabError::Other(error.to_string()))?;
+    // Opened before there is a second stage: that one changes the root of this one too, whose mount
+    // namespace is the same, and this path is then gone.
+    let mut pid_file = fs::File::create(&spec.pid_file).map_err(LabError::file(&spec.pid_file))?;
     let mut second = Command::new(program)
         .args(["host", "second", &text])
         .stdin(Stdio::null())
@@ -71,9 +74,7 @@ pub fn begin(spec: &HostSpec) -> Result<(), LabError> {
             command: format!("the first process of {}", spec.name),
             source,
         })?;
-    let written = fs::File::create(&spec.pid_file)
-        .and_then(|mut file| write!(file, "{}", second.id()))
-        .map_err(LabError::file(&spec.pid_file));
+    let written = write!(pid_file, "{}", second.id()).map_err(LabError::file(&spec.pid_file));
     let ended = second
         .wait()
         .map_err(LabError::file(Path::new("the first process")));
@@ -163,7 +164,13 @@ fn build_root(spec: &HostSpec) -> Result<(), LabError> {
     put("tmpfs", "/dev", Some("mode=755,size=1m"))?;
     put("devpts", "/dev/pts", Some("newinstance,ptmxmode=0666"))?;
     put("tmpfs", "/dev/shm", None)?;
-    for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
+    for (name, minor) in [
+        ("null", 3),
+        ("zero", 5),
+        ("full", 7),
+        ("random", 8),
+        ("urandom", 9),
+    ] {
         let path = at("/dev").join(name);
         let mode = Mode::from_bits_truncate(0o666);
         mknod(&path, SFlag::S_IFCHR, mode, makedev(1, minor)).map_err(failed(name))?;

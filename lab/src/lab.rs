@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -12,17 +13,20 @@ use crate::error::LabError;
 use crate::exec::{tool, wait_until};
 use crate::host::{Host, Kind, wire};
 use crate::init::{HostSpec, READY};
+use crate::progress::{Progress, tell};
 use crate::root::Root;
 
 /// Where labs that are up are remembered.
 const RUN: &str = "/run/carnet-lab";
 /// Where their hosts write.
 const STATE: &str = "/var/lib/carnet-lab";
+/// The longest name of a lab, in characters.
+pub(crate) const MAX_NAME: usize = 32;
 
 /// What a lab is to be.
 #[derive(Debug, Clone)]
 pub struct LabSpec {
-    /// Labs with different names do not touch each other.
+    /// Labs with different names do not touch each other. Letters, digits and `-`, at most 32.
     pub name: String,
     /// The names of its edges.
     pub edges: Vec<String>,
@@ -39,6 +43,8 @@ pub struct LabSpec {
 pub struct Lab {
     name: String,
     hosts: Vec<Host>,
+    /// The first stages of its edges.
+    stages: Vec<Child>,
     root: Root,
     lock: Option<Flock<fs::File>>,
     stays: bool,
@@ -82,16 +88,17 @@ pub fn unfit() -> Vec<String> {
 }
 
 impl Lab {
-    /// Builds a lab. `say` is told what is being done.
+    /// Builds a lab.
     ///
     /// # Errors
     /// Where this machine cannot, or a lab of that name is up. What was begun goes away.
-    pub fn start(spec: &LabSpec, say: &dyn Fn(&str)) -> Result<Self, LabError> {
+    pub fn start(spec: &LabSpec, progress: &Progress) -> Result<Self, LabError> {
+        check_name(&spec.name)?;
         let missing = unfit();
         if !missing.is_empty() {
             return Err(LabError::Unfit(missing));
         }
-        let root = Root::ensure(say)?;
+        let root = Root::ensure(progress)?;
         let lock = lock(&spec.name)?;
         if stay_marker(&spec.name).exists() {
             return Err(LabError::LeftUp(spec.name.clone()));
@@ -101,6 +108,7 @@ impl Lab {
         let mut lab = Self {
             name: spec.name.clone(),
             hosts: Vec::new(),
+            stages: Vec::new(),
             root,
             lock: Some(lock),
             stays: false,
@@ -115,10 +123,19 @@ impl Lab {
         let fabric = fabric(&self.name);
         tool("ip", &["netns", "add", &fabric])?;
         let in_fabric = |arguments: &[&str]| {
-            tool("ip", &[["-n", fabric.as_str()].as_slice(), arguments].concat())
+            tool(
+                "ip",
+                &[["-n", fabric.as_str()].as_slice(), arguments].concat(),
+            )
         };
         in_fabric(&[
-            "link", "add", "fabric", "address", "02:88:ff:ff:00:01", "type", "bridge",
+            "link",
+            "add",
+            "fabric",
+            "address",
+            "02:88:ff:ff:00:01",
+            "type",
+            "bridge",
         ])?;
         in_fabric(&["link", "set", "fabric", "up"])?;
         let hierarchies = Hierarchies::find()
@@ -150,7 +167,7 @@ impl Lab {
     }
 
     /// Starts an edge's first process. It writes its id where [`await_edge`] finds it.
-    fn begin_edge(&self, spec: &LabSpec, name: &str) -> Result<(), LabError> {
+    fn begin_edge(&mut self, spec: &LabSpec, name: &str) -> Result<(), LabError> {
         let directory = state_directory(&self.name).join(name);
         fs::create_dir_all(&directory).map_err(LabError::file(&directory))?;
         let host = HostSpec {
@@ -170,8 +187,10 @@ impl Lab {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            // Ctrl-C on the owner's terminal is the owner's alone to answer.
+            .process_group(0)
             .spawn()
-            .map(drop)
+            .map(|stage| self.stages.push(stage))
             .map_err(|source| LabError::NotRun {
                 command: spec.program.display().to_string(),
                 source,
@@ -205,7 +224,7 @@ impl Lab {
     ///
     /// # Errors
     /// Where that cannot be remembered.
-    pub fn leave_up(mut self) -> Result<(), LabError> {
+    pub fn leave_up(&mut self) -> Result<(), LabError> {
         let path = stay_marker(&self.name);
         fs::write(&path, "").map_err(LabError::file(&path))?;
         self.stays = true;
@@ -215,10 +234,18 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if !self.stays
-            && let Err(error) = remove(&self.name)
-        {
-            eprintln!("the lab `{}` could not be removed whole: {error}", self.name);
+        if !self.stays {
+            if let Err(error) = remove(&self.name) {
+                tell(&format!(
+                    "the lab `{}` could not be removed whole: {error}",
+                    self.name
+                ));
+            }
+            for mut stage in self.stages.drain(..) {
+                // It was killed with its host; what it says of that is of no use.
+                let _ = stage.kill();
+                let _ = stage.wait();
+            }
         }
         drop(self.lock.take());
     }
@@ -230,8 +257,20 @@ impl Drop for Lab {
 /// # Errors
 /// Where its owner is alive, or something of it cannot be removed.
 pub fn down(name: &str) -> Result<(), LabError> {
+    check_name(name)?;
     let _lock = lock(name)?;
     remove(name)
+}
+
+/// Names become parts of paths, which are removed in the end.
+fn check_name(name: &str) -> Result<(), LabError> {
+    let is_one = (1..=MAX_NAME).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if is_one {
+        Ok(())
+    } else {
+        Err(LabError::Name(name.to_owned()))
+    }
 }
 
 /// Held by a lab's owner for as long as it lives.
@@ -240,8 +279,7 @@ fn lock(name: &str) -> Result<Flock<fs::File>, LabError> {
     fs::create_dir_all(run).map_err(LabError::file(run))?;
     let path = run.join(format!("{name}.lock"));
     let file = fs::File::create(&path).map_err(LabError::file(&path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| LabError::InUse(name.to_owned()))
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LabError::InUse(name.to_owned()))
 }
 
 /// Removes all that a lab of this name can have left, in whatever state: everything that belongs
@@ -250,7 +288,7 @@ fn remove(name: &str) -> Result<(), LabError> {
     if let Some(hierarchies) = Hierarchies::find() {
         hierarchies.remove(name)?;
     }
-    let prefix = format!("carnet-{name}-");
+    let prefix = network(name, "");
     let namespaces = tool("ip", &["netns", "list"])?;
     for namespace in namespaces
         .lines()
@@ -279,9 +317,8 @@ fn await_edge(lab: &str, name: &str) -> Result<u32, LabError> {
             .and_then(|text| text.parse::<u32>().ok());
         pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}/root{READY}")).exists())
     });
-    let said = || {
-        fs::read_to_string(run_directory(lab).join(format!("{name}.log"))).unwrap_or_default()
-    };
+    let said =
+        || fs::read_to_string(run_directory(lab).join(format!("{name}.log"))).unwrap_or_default();
     match (came, pid) {
         (Ok(()), Some(pid)) => Ok(pid),
         _ => Err(LabError::Other(format!(
@@ -293,7 +330,13 @@ fn await_edge(lab: &str, name: &str) -> Result<u32, LabError> {
 
 /// The network namespace that holds the lab's common bridge: nothing is made in the machine's own.
 fn fabric(lab: &str) -> String {
-    format!("carnet-{lab}-fabric")
+    network(lab, "fabric")
+}
+
+/// The name of a network namespace. The name of a lab holds no point, so that none is the
+/// beginning of another's.
+pub(crate) fn network(lab: &str, host: &str) -> String {
+    format!("carnet.{lab}.{host}")
 }
 
 fn run_directory(lab: &str) -> PathBuf {

@@ -4,7 +4,7 @@
 //! Each host has mounts, processes, a network, a name, IPC and cgroups of its own, over an
 //! overlay of one Debian 13 root. All that a lab makes carries its name, so that it can be
 //! removed whatever happened to its owner: cgroups `carnet-lab-NAME`, network namespaces
-//! `carnet-NAME-*`, `/var/lib/carnet-lab/NAME`, `/run/carnet-lab/NAME`. Of the machine's own
+//! `carnet.NAME.*`, `/var/lib/carnet-lab/NAME`, `/run/carnet-lab/NAME`. Of the machine's own
 //! interfaces, cgroups and mounts none is touched.
 #![cfg_attr(
     test,
@@ -17,9 +17,13 @@
 )]
 
 pub mod cgroup;
+pub mod demo;
 pub mod error;
 pub mod exec;
+pub mod fleet;
 pub mod host;
 pub mod init;
 pub mod lab;
+pub mod progress;
 pub mod root;
+pub mod service;

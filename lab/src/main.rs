@@ -1,13 +1,23 @@
-//! `carnet-lab`: the lab by hand.
+//! `carnet-lab`: the demo, and the lab by hand.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use carnet_lab::cgroup::Hierarchies;
+use carnet_lab::demo::{self, DemoError, DemoSpec};
 use carnet_lab::error::LabError;
 use carnet_lab::init::{self, HostSpec};
 use carnet_lab::lab;
+use carnet_lab::progress::{Progress, tell};
 use clap::{Parser, Subcommand};
+use nix::fcntl::{FcntlArg, fcntl};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The first descriptor that is handed over (sd_listen_fds(3)).
+const FIRST_SOCKET: i32 = 3;
 
 /// Edge servers out of namespaces, on this machine.
 #[derive(Debug, Parser)]
@@ -19,6 +29,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Job {
+    /// Bring up eight edges and one real container, and carry out the paper's cases.
+    #[command(after_help = "\
+Progress goes to standard error, the paper's tables with what was measured here to standard output.
+
+Exit status 0: every decision is the paper's, and nothing was lost; 1: something differs, or it
+failed, and it says what; 128 and more: ended by a signal.")]
+    Demo {
+        /// Leave the lab up at the end, and say how to use it.
+        #[arg(long)]
+        stay: bool,
+        /// The lab's name. Labs with different names do not touch each other.
+        #[arg(long, default_value = "demo")]
+        name: String,
+    },
     /// End a lab that was left up, and remove all that there is of it.
     Down {
         /// The lab's name.
@@ -45,6 +69,9 @@ enum HostJob {
         network: String,
         #[arg(long)]
         pid: Option<u32>,
+        /// Standard input is a socket that listens; the command is handed it.
+        #[arg(long, conflicts_with = "pid")]
+        socket: bool,
         #[arg(last = true)]
         command: Vec<String>,
     },
@@ -53,16 +80,33 @@ enum HostJob {
 fn main() -> ExitCode {
     match carry_out(Arguments::parse().command) {
         Ok(code) => code,
+        Err(DemoError::Lab(LabError::Interrupted(signal))) => ended_by(signal),
         Err(error) => {
-            eprintln!("carnet-lab: {error}");
+            tell(&format!("carnet-lab: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn carry_out(job: Job) -> Result<ExitCode, LabError> {
+fn carry_out(job: Job) -> Result<ExitCode, DemoError> {
     match job {
-        Job::Down { name } => lab::down(&name)?,
+        Job::Demo { stay, name } => {
+            let program =
+                std::env::current_exe().map_err(LabError::file(Path::new("/proc/self/exe")))?;
+            let progress = Progress::new(watch_signals()?);
+            let spec = DemoSpec {
+                name,
+                stay,
+                program,
+            };
+            if !demo::run(&spec, &progress)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Job::Down { name } => {
+            lab::down(&name)?;
+            tell(&format!("the lab `{name}` is gone"));
+        }
         Job::Host(HostJob::First { spec }) => init::begin(&parse(&spec)?)?,
         Job::Host(HostJob::Second { spec }) => init::live(&parse(&spec)?)?,
         Job::Host(HostJob::Enter {
@@ -70,8 +114,9 @@ fn carry_out(job: Job) -> Result<ExitCode, LabError> {
             host,
             network,
             pid,
+            socket,
             command,
-        }) => return Err(enter(&lab, &host, &network, pid, &command)),
+        }) => return Err(enter(&lab, &host, &network, pid, socket, &command).into()),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -80,8 +125,72 @@ fn parse(spec: &str) -> Result<HostSpec, LabError> {
     serde_json::from_str(spec).map_err(|error| LabError::Other(error.to_string()))
 }
 
+/// As shells tell it.
+fn ended_by(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+}
+
+/// From here on, a signal that asks for the end is remembered in what is returned, so that the
+/// lab goes away in order. A second one ends this process at once; what is left of the lab then
+/// goes with the next one of its name.
+fn watch_signals() -> Result<Arc<AtomicI32>, LabError> {
+    let cannot = |error: std::io::Error| LabError::Other(format!("cannot watch signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(cannot)?;
+    let asked = Arc::new(AtomicI32::new(0));
+    let mut watched = tokio::task::JoinSet::new();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        let number = kind.as_raw_value();
+        // Who started this by nohup(1), or in the background, does not want it to hear of it.
+        if is_ignored(number)? {
+            continue;
+        }
+        let _inside = runtime.enter();
+        let mut signals = signal(kind).map_err(cannot)?;
+        let asked = asked.clone();
+        watched.spawn_on(
+            async move {
+                while signals.recv().await.is_some() {
+                    if asked.swap(number, Ordering::Relaxed) != 0 {
+                        std::process::exit(128 + number);
+                    }
+                    tell("          asked to end (once more: at once, and ./demo down removes the rest)");
+                }
+            },
+            runtime.handle(),
+        );
+    }
+    std::thread::spawn(move || runtime.block_on(watched.join_all()));
+    Ok(asked)
+}
+
+/// Whether this process was started with a signal ignored.
+fn is_ignored(signal: i32) -> Result<bool, LabError> {
+    let path = Path::new("/proc/self/status");
+    let status = std::fs::read_to_string(path).map_err(LabError::file(path))?;
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    Ok(ignored >> (signal - 1) & 1 == 1)
+}
+
 /// Becomes `command` inside a host; returns only where that fails.
-fn enter(lab: &str, host: &str, network: &str, pid: Option<u32>, command: &[String]) -> LabError {
+fn enter(
+    lab: &str,
+    host: &str,
+    network: &str,
+    pid: Option<u32>,
+    socket: bool,
+    command: &[String],
+) -> LabError {
     let Some(hierarchies) = Hierarchies::find() else {
         return LabError::Other("cgroup v2 is not mounted".to_owned());
     };
@@ -97,21 +206,41 @@ fn enter(lab: &str, host: &str, network: &str, pid: Option<u32>, command: &[Stri
             ]);
             nsenter.args(["env", "--ignore-environment", "HOME=/root", "TERM=dumb"]);
             nsenter.arg("PATH=/usr/sbin:/usr/bin:/sbin:/bin");
-            nsenter.arg(format!("RUST_LOG={}", std::env::var("RUST_LOG").unwrap_or_default()));
+            if let Ok(filter) = std::env::var("CARNET_LOG") {
+                nsenter.arg(format!("CARNET_LOG={filter}"));
+            }
         }
         None => {
             nsenter.arg(format!("--net=/run/netns/{network}"));
-            // Sockets that are handed over are addressed to one process: this one, which from
-            // here on only changes its program (sd_listen_fds(3)).
-            if std::env::var_os("LISTEN_FDS").is_some() {
-                nsenter.env("LISTEN_PID", std::process::id().to_string());
-            }
         }
+    }
+    if socket {
+        if let Err(error) = hand_over_stdin() {
+            return error;
+        }
+        // Sockets that are handed over are addressed to one process: this one, which from here
+        // on only changes its program.
+        nsenter.env("LISTEN_FDS", "1");
+        nsenter.env("LISTEN_PID", std::process::id().to_string());
+        nsenter.stdin(Stdio::null());
     }
     nsenter.args(command);
     let error = nsenter.exec();
     LabError::NotRun {
         command: carnet_lab::exec::show(&nsenter),
         source: error,
+    }
+}
+
+/// Makes standard input the first descriptor that is handed over, too.
+fn hand_over_stdin() -> Result<(), LabError> {
+    match fcntl(std::io::stdin(), FcntlArg::F_DUPFD(FIRST_SOCKET)) {
+        Ok(FIRST_SOCKET) => Ok(()),
+        Ok(other) => Err(LabError::Other(format!(
+            "the socket became descriptor {other}; {FIRST_SOCKET} is in use"
+        ))),
+        Err(error) => Err(LabError::Other(format!(
+            "the socket cannot be handed over: {error}"
+        ))),
     }
 }

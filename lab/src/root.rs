@@ -9,6 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::LabError;
 use crate::exec::{run, tool};
+use crate::progress::Progress;
 
 /// Raised when what stands below changes: then the root is built anew.
 const RECIPE: u32 = 1;
@@ -44,14 +45,14 @@ fn needs_newer_criu() -> bool {
 }
 
 impl Root {
-    /// The root, built if it is not there. `say` is told what is being done.
+    /// The root, built if it is not there.
     ///
     /// Built under another name and renamed when it is whole: what a crash leaves is never taken
     /// for a root, and goes with the next attempt. Two builders wait for each other.
     ///
     /// # Errors
     /// Where it cannot be built.
-    pub fn ensure(say: &dyn Fn(&str)) -> Result<Self, LabError> {
+    pub fn ensure(progress: &Progress) -> Result<Self, LabError> {
         let cache = cache();
         fs::create_dir_all(&cache).map_err(LabError::file(&cache))?;
         let lock_path = cache.join("lock");
@@ -59,10 +60,7 @@ impl Root {
         let _lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, error)| LabError::file(&lock_path)(error.into()))?;
         let newer = needs_newer_criu();
-        let name = format!(
-            "{SUITE}-{RECIPE}{}",
-            if newer { "-newer-criu" } else { "" }
-        );
+        let name = format!("{SUITE}-{RECIPE}{}", if newer { "-newer-criu" } else { "" });
         let root = Self {
             path: cache.join(&name),
         };
@@ -73,7 +71,7 @@ impl Root {
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).map_err(LabError::file(&unfinished))?;
         }
-        say("building the lab's Debian 13 root, once; about a minute");
+        progress.step("building the lab's Debian 13 root, once; about a minute")?;
         let packages = if newer {
             PACKAGES.to_owned()
         } else {
@@ -84,7 +82,7 @@ impl Root {
             .arg(&unfinished)
             .arg(mirror()))?;
         if newer {
-            say("adding CRIU 4.2: Debian 13's does not work on this kernel");
+            progress.step("adding CRIU 4.2: Debian 13's does not work on this kernel")?;
             add_newer_criu(&unfinished)?;
         }
         fs::rename(&unfinished, &root.path).map_err(LabError::file(&root.path))?;
@@ -101,7 +99,16 @@ impl Root {
     /// # Errors
     /// Where it cannot be written.
     pub fn make_redis(&self, to: &Path) -> Result<(), LabError> {
-        for directory in ["bin", "dev", "proc", "sys", "tmp", "run", "etc", "var/lib/redis"] {
+        for directory in [
+            "bin",
+            "dev",
+            "proc",
+            "sys",
+            "tmp",
+            "run",
+            "etc",
+            "var/lib/redis",
+        ] {
             let path = to.join(directory);
             fs::create_dir_all(&path).map_err(LabError::file(&path))?;
         }
@@ -131,7 +138,10 @@ impl Root {
 
 /// The mirror of this machine's own sources, where it is one of Debian's.
 fn mirror() -> String {
-    let targets = tool("apt-get", &["indextargets", "--format", "$(SITE) $(RELEASE)"]);
+    let targets = tool(
+        "apt-get",
+        &["indextargets", "--format", "$(SITE) $(RELEASE)"],
+    );
     targets
         .ok()
         .and_then(|targets| {
@@ -164,7 +174,13 @@ fn add_newer_criu(root: &Path) -> Result<(), LabError> {
     let apt = |arguments: &[&str]| {
         run(Command::new("chroot")
             .arg(root)
-            .args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"])
+            .args([
+                "env",
+                "DEBIAN_FRONTEND=noninteractive",
+                "apt-get",
+                "-q",
+                "-y",
+            ])
             // Between releases its signature may have run out; what it signs is still checked.
             .args(["-o", "Acquire::Check-Valid-Until=false"])
             .args(arguments))

@@ -6,12 +6,17 @@
     clippy::indexing_slicing
 )]
 
+mod traces;
+
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use carnet_lab::error::LabError;
 use carnet_lab::lab::{Lab, LabSpec, down};
+use carnet_lab::progress::Progress;
+use traces::traces;
 
 fn spec(name: &str) -> LabSpec {
     LabSpec {
@@ -24,47 +29,31 @@ fn spec(name: &str) -> LabSpec {
 }
 
 fn start(name: &str) -> Lab {
-    Lab::start(&spec(name), &|what| eprintln!("{what}")).unwrap()
+    Lab::start(&spec(name), &progress()).unwrap()
 }
 
-/// Everything on this machine that carries a lab's name.
-fn traces(name: &str) -> Vec<String> {
-    let mut traces = Vec::new();
-    let namespaces = Command::new("ip").args(["netns", "list"]).output().unwrap();
-    for line in String::from_utf8(namespaces.stdout).unwrap().lines() {
-        if line.starts_with(&format!("carnet-{name}-")) {
-            traces.push(line.to_owned());
-        }
-    }
-    for line in std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
-        if line.contains(&format!("/{name}/")) || line.contains(&format!("carnet-{name}-")) {
-            traces.push(line.to_owned());
-        }
-    }
-    for path in [
-        format!("/sys/fs/cgroup/carnet-lab-{name}"),
-        format!("/sys/fs/cgroup/unified/carnet-lab-{name}"),
-        format!("/sys/fs/cgroup/memory/carnet-lab-{name}"),
-        format!("/run/carnet-lab/{name}"),
-        format!("/var/lib/carnet-lab/{name}"),
-    ] {
-        if Path::new(&path).exists() {
-            traces.push(path);
-        }
-    }
-    traces
+fn progress() -> Progress {
+    Progress::new(Arc::default())
 }
 
 #[test]
 fn a_lab_holds_what_it_promises_and_leaves_nothing() {
     let name = "t-whole";
-    let links_before = Command::new("ip").args(["-o", "link"]).output().unwrap().stdout;
+    let links_before = Command::new("ip")
+        .args(["-o", "link"])
+        .output()
+        .unwrap()
+        .stdout;
     let lab = start(name);
     let (edge, other) = (lab.host("Edge1").unwrap(), lab.host("Edge2").unwrap());
 
     assert_eq!(edge.run("hostname", &[]).unwrap().trim(), "Edge1");
     // The first process of the host, seen from within.
-    assert!(edge.run("cat", &["/proc/1/cmdline"]).unwrap().contains("second"));
+    assert!(
+        edge.run("cat", &["/proc/1/cmdline"])
+            .unwrap()
+            .contains("second")
+    );
     assert!(edge.run("ls", &["/opt/carnet"]).unwrap().contains("bash"));
     assert!(edge.run("touch", &["/opt/carnet/x"]).is_err());
     edge.run("criu", &["check"]).unwrap();
@@ -82,17 +71,28 @@ fn a_lab_holds_what_it_promises_and_leaves_nothing() {
     other.connect(redis).unwrap();
 
     assert!(matches!(
-        Lab::start(&spec(name), &|_| {}),
+        Lab::start(&spec(name), &progress()),
         Err(LabError::InUse(_))
     ));
-    let beside = start("t-beside");
+    // Another lab, whose name begins as this one's does, is another lab.
+    let beside = start("t-whole-2");
     assert!(beside.host("Edge1").unwrap().connect(redis).is_err());
-    drop(beside);
-    assert_eq!(traces("t-beside"), Vec::<String>::new());
+    let of_beside = traces("t-whole-2");
 
     drop(lab);
     assert_eq!(traces(name), Vec::<String>::new());
-    let links_after = Command::new("ip").args(["-o", "link"]).output().unwrap().stdout;
+    assert_eq!(traces("t-whole-2"), of_beside);
+    for host in ["Edge1", "client"] {
+        let links = beside.host(host).unwrap().run("ip", &["link"]).unwrap();
+        assert!(links.contains("up0"), "{host}: {links}");
+    }
+    drop(beside);
+    assert_eq!(traces("t-whole-2"), Vec::<String>::new());
+    let links_after = Command::new("ip")
+        .args(["-o", "link"])
+        .output()
+        .unwrap()
+        .stdout;
     assert_eq!(links_before, links_after);
 }
 
@@ -102,10 +102,19 @@ fn a_lab_that_is_left_up_is_ended_later() {
     start(name).leave_up().unwrap();
     assert!(!traces(name).is_empty());
     assert!(matches!(
-        Lab::start(&spec(name), &|_| {}),
+        Lab::start(&spec(name), &progress()),
         Err(LabError::LeftUp(_))
     ));
     down(name).unwrap();
     assert_eq!(traces(name), Vec::<String>::new());
     down(name).unwrap();
+}
+
+#[test]
+fn a_name_that_leads_out_of_the_labs_directories_is_refused() {
+    for name in ["", "..", "a/b", "a.b", "a b", &"a".repeat(33)] {
+        assert!(matches!(down(name), Err(LabError::Name(_))), "{name}");
+        let started = Lab::start(&spec(name), &progress());
+        assert!(matches!(started, Err(LabError::Name(_))), "{name}");
+    }
 }

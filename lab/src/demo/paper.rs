@@ -18,22 +18,13 @@ pub struct TableError {
 }
 
 /// An edge of Table 6.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Edge {
     pub name: String,
-    pub region: String,
-    #[serde(rename = "eDAl")]
-    pub location: String,
-    #[serde(rename = "eDAo")]
-    pub organizations: String,
-    #[serde(rename = "eHRh")]
-    pub manufacturer: String,
-    #[serde(rename = "eHRt")]
-    pub virtualization: String,
-    #[serde(rename = "eHRc")]
-    pub cpu_ghz: f64,
-    #[serde(rename = "eHRm")]
-    pub memory_gb: f64,
+    /// The organization that manages it.
+    pub organization: String,
+    /// Its attributes, as one compact row, the region first.
+    pub attributes: String,
 }
 
 /// The requirements of Table 5, as one compact row.
@@ -60,16 +51,21 @@ pub struct Run {
     /// As the paper's tables name it.
     pub label: String,
     pub destination: Destination,
-    pub permitted: bool,
-    /// Edges on which it may land; for a denied edge, none.
-    pub lands_on: Vec<String>,
+    /// Edges that are permitted, and on which it may land.
+    pub permitted: Vec<String>,
     /// Edges that must be denied when they are drawn.
-    pub denied: Vec<String>,
-    /// The element that must be among the reasons, by the paper's name.
-    pub denied_by: Option<String>,
+    pub denied: Vec<Denied>,
     pub paper_audit_ms: f64,
     /// Absent where the paper denies.
     pub paper_migration_ms: Option<f64>,
+}
+
+/// An edge that the paper denies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    pub edge: String,
+    /// The element that it fails, by the paper's name.
+    pub element: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,15 +94,41 @@ fn rows<T: for<'de> Deserialize<'de>>(
         .map_err(|source| TableError { table, source })
 }
 
+fn records(table: &'static str, text: &str) -> Result<Vec<csv::StringRecord>, TableError> {
+    csv::Reader::from_reader(text.as_bytes())
+        .into_records()
+        .collect::<Result<_, _>>()
+        .map_err(|source| TableError { table, source })
+}
+
 /// The eight edges of the lab.
 ///
 /// # Errors
 /// [`TableError`].
 pub fn edges() -> Result<Vec<Edge>, TableError> {
-    let mut edges: Vec<Edge> = rows("edges.csv", EDGES)?;
-    // Table 4 stands in the same file and is no edge of the lab: it has no region.
-    edges.retain(|edge| !edge.region.is_empty());
-    Ok(edges)
+    /// Columns of a row: its name, and what is read at the time of an audit.
+    const NAME: usize = 1;
+    const USAGE: usize = 2;
+    let rows = records("edges.csv", EDGES)?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| {
+            let attributes: Vec<&str> = row
+                .iter()
+                .skip(NAME)
+                .take(row.len().saturating_sub(NAME + USAGE))
+                .collect();
+            let [region, _, organization, ..] = attributes.as_slice() else {
+                return None;
+            };
+            // Table 4 stands in the same file and is no edge of the lab: it has no region.
+            (!region.is_empty()).then(|| Edge {
+                name: row.get(0).unwrap_or_default().to_owned(),
+                organization: (*organization).to_owned(),
+                attributes: attributes.join(" "),
+            })
+        })
+        .collect())
 }
 
 /// App1.
@@ -114,13 +136,7 @@ pub fn edges() -> Result<Vec<Edge>, TableError> {
 /// # Errors
 /// [`TableError`].
 pub fn container() -> Result<Option<Container>, TableError> {
-    let rows: Vec<csv::StringRecord> = csv::Reader::from_reader(CONTAINERS.as_bytes())
-        .into_records()
-        .collect::<Result<_, _>>()
-        .map_err(|source| TableError {
-            table: "containers.csv",
-            source,
-        })?;
+    let rows = records("containers.csv", CONTAINERS)?;
     Ok(rows.iter().find_map(|row| {
         let mut columns = row.iter();
         let (name, edge) = (columns.next()?, columns.next()?);
@@ -143,43 +159,57 @@ pub fn runs() -> Result<Vec<Run>, TableError> {
         .into_iter()
         .filter_map(|figures| {
             // Table 8's rows are named after their runs; what is asked for is `anywhere`.
-            let to = if figures.case == 3 { "anywhere" } else { &figures.to };
+            let to = if figures.case == 3 {
+                "anywhere"
+            } else {
+                &figures.to
+            };
             let decision = decisions
                 .iter()
                 .find(|decision| decision.case == figures.case.to_string() && decision.to == to)?;
-            Some(run(&figures, to, decision))
+            Some(run(&figures, to, decision, &decisions))
         })
         .collect())
 }
 
-fn run(figures: &Measured, to: &str, decision: &Decision) -> Run {
+fn run(figures: &Measured, to: &str, decision: &Decision, all: &[Decision]) -> Run {
     let destination = match to.strip_prefix("region ") {
         Some(region) => Destination::Region(region.to_owned()),
         None if to == "anywhere" => Destination::Anywhere,
         None => Destination::Edge(to.to_owned()),
     };
-    let permitted = decision.expect == "permit";
-    let (lands_on, denied, denied_by) = match (&destination, permitted) {
-        (Destination::Edge(edge), true) => (vec![edge.clone()], Vec::new(), None),
-        (Destination::Edge(edge), false) => {
-            (Vec::new(), vec![edge.clone()], Some(decision.note.clone()))
-        }
+    let is_permitted = decision.expect == "permit";
+    let (permitted, denied) = match (&destination, is_permitted) {
+        (Destination::Edge(edge), true) => (vec![edge.clone()], Vec::new()),
+        (Destination::Edge(edge), false) => (Vec::new(), vec![edge.clone()]),
         // The note of a region's row: `lands on EdgeX or EdgeY; EdgeZ … denied …`.
         _ => {
-            let (lands_on, denied) = decision.note.split_once(';').unwrap_or((&decision.note, ""));
-            (edge_names(lands_on), edge_names(denied), None)
+            let note = decision.note.as_str();
+            let (lands_on, denied) = note.split_once(';').unwrap_or((note, ""));
+            (edge_names(lands_on), edge_names(denied))
         }
+    };
+    // What an edge fails stands where it alone is asked for.
+    let element_of = |edge: &String| {
+        all.iter()
+            .find(|decision| decision.case == "1" && decision.to == *edge)
+            .map(|decision| decision.note.clone())
+            .unwrap_or_default()
     };
     Run {
         case: figures.case,
         label: figures.to.clone(),
         destination,
+        denied: denied
+            .into_iter()
+            .map(|edge| Denied {
+                element: element_of(&edge),
+                edge,
+            })
+            .collect(),
         permitted,
-        lands_on,
-        denied,
-        denied_by,
         paper_audit_ms: figures.data_audit_ms,
-        paper_migration_ms: permitted.then_some(figures.migration_ms),
+        paper_migration_ms: is_permitted.then_some(figures.migration_ms),
     }
 }
 
@@ -201,15 +231,25 @@ mod tests {
         assert_eq!(runs.iter().filter(|run| run.case == 1).count(), 7);
         assert_eq!(runs.iter().filter(|run| run.case == 2).count(), 3);
         assert_eq!(runs.iter().filter(|run| run.case == 3).count(), 5);
+        let denied = |run: &Run| -> Vec<String> {
+            run.denied
+                .iter()
+                .map(|denied| format!("{} by {}", denied.edge, denied.element))
+                .collect()
+        };
         let edge2 = runs.first().unwrap();
-        assert_eq!(edge2.denied_by.as_deref(), Some("cDAl"));
+        assert_eq!(denied(edge2), ["Edge2 by cDAl"]);
+        assert_eq!(edge2.permitted, Vec::<String>::new());
         assert_eq!(edge2.paper_migration_ms, None);
         let region_c = runs.iter().find(|run| run.label == "region C").unwrap();
-        assert_eq!(region_c.lands_on, ["Edge5"]);
-        assert_eq!(region_c.denied, ["Edge4", "Edge6"]);
+        assert_eq!(region_c.permitted, ["Edge5"]);
+        assert_eq!(denied(region_c), ["Edge4 by cDAo", "Edge6 by cDAl"]);
         let anywhere = runs.last().unwrap();
-        assert_eq!(anywhere.lands_on, ["Edge3", "Edge5", "Edge7", "Edge8"]);
-        assert_eq!(anywhere.denied, ["Edge2", "Edge4", "Edge6"]);
+        assert_eq!(anywhere.permitted, ["Edge3", "Edge5", "Edge7", "Edge8"]);
+        assert_eq!(
+            denied(anywhere),
+            ["Edge2 by cDAl", "Edge4 by cDAo", "Edge6 by cDAl"]
+        );
     }
 
     #[test]
@@ -217,6 +257,10 @@ mod tests {
         let app1 = container().unwrap().unwrap();
         assert_eq!(app1.requirements, "jp,us,fr -caB * lxc 60 50 1.6 4 * * *");
         assert_eq!(app1.edge, "Edge1");
-        assert_eq!(edges().unwrap().len(), 8);
+        let edges = edges().unwrap();
+        assert_eq!(edges.len(), 8);
+        let edge4 = edges.get(3).unwrap();
+        assert_eq!(edge4.organization, "caB");
+        assert_eq!(edge4.attributes, "C us caB deD lxc 2.6 8 - - -");
     }
 }

@@ -1,0 +1,465 @@
+//! Moves of a real container between real edges, with luck and without: what is denied, what
+//! fails and why, what is killed in the midst, and that the container, its connection and its
+//! writes outlive all of it.
+//!
+//! It runs the program `carnet` beside `carnet-lab`: `cargo build -p carnet` first, as `./test`
+//! does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod traces;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use carnet_api::v1::{
+    AttemptOutcome, AuditReport, Claim, Container, CreateAudit, CreateMigration, DestinationSpec,
+    Migration, MigrationState, RegisterContainer, Role,
+};
+use carnet_lab::demo::sensor_client::SensorClient;
+use carnet_lab::error::LabError;
+use carnet_lab::exec::wait_until;
+use carnet_lab::fleet::{CLIENT, EdgeSpec, Fleet, FleetSpec};
+use carnet_lab::progress::Progress;
+use serde_json::{Value, json};
+use traces::traces;
+
+const LAB: &str = "t-moves";
+const APP: &str = "App1";
+const EDGES: [&str; 3] = ["Edge1", "Edge2", "Edge3"];
+/// Readings in App1's memory: a few megabytes.
+const READINGS: u64 = 10_000;
+
+fn address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(10, 88, 2, 1), 6379))
+}
+
+struct World {
+    fleet: Fleet,
+    sensors: SensorClient,
+    progress: Progress,
+}
+
+impl World {
+    fn begin() -> Self {
+        let progress = Progress::new(Arc::default());
+        let edges = EDGES.map(|name| EdgeSpec {
+            name: name.to_owned(),
+            owner: "erin".to_owned(),
+            attributes: "A jp caA deA lxc 2.6 8 - - -".to_owned(),
+        });
+        let spec = FleetSpec {
+            lab: LAB.to_owned(),
+            edges: edges.to_vec(),
+            program: PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab")),
+        };
+        let mut fleet = Fleet::start(&spec, &progress).unwrap();
+        fleet.create_account("carol", Role::ContainerOwner).unwrap();
+        for edge in &spec.edges {
+            fleet.share(edge, fleet.account("carol").unwrap()).unwrap();
+        }
+        fleet.await_healthy(&progress).unwrap();
+        let std::net::IpAddr::V4(ip) = address().ip() else {
+            panic!("an IPv4 address");
+        };
+        let edge = fleet.host("Edge1").unwrap();
+        edge.start_redis(fleet.lab().root(), APP, ip).unwrap();
+        let stream = fleet.host(CLIENT).unwrap().connect(address()).unwrap();
+        let sensors = SensorClient::start(stream, READINGS).unwrap();
+        let world = Self {
+            fleet,
+            sensors,
+            progress,
+        };
+        world.register(APP);
+        let claim: Claim = world
+            .post(&format!("/v1/containers/{APP}/claims"), &json!({}))
+            .unwrap();
+        world.on(
+            "Edge1",
+            &[
+                "lxc-attach",
+                "-n",
+                APP,
+                "--",
+                "/bin/sh",
+                "-c",
+                &format!("echo {} > {}", claim.code, claim.path),
+            ],
+        );
+        let confirm = format!("/v1/containers/{APP}/confirm-claim");
+        let _: Container = world.post(&confirm, &json!({})).unwrap();
+        world
+    }
+
+    fn register(&self, name: &str) {
+        let _: Container = self
+            .post(
+                "/v1/containers",
+                &json!(RegisterContainer {
+                    name: name.to_owned(),
+                    edge: "Edge1".to_owned(),
+                    requirements: json!("jp * * lxc 95 90 1 1 * * *"),
+                }),
+            )
+            .unwrap();
+    }
+
+    fn post<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, LabError> {
+        self.fleet.account("carol").unwrap().post(path, body)
+    }
+
+    fn on(&self, edge: &str, command: &[&str]) -> String {
+        self.fleet
+            .host(edge)
+            .unwrap()
+            .run(command[0], &command[1..])
+            .unwrap()
+    }
+
+    fn ask(&self, container: &str, to: &str, wait: u64) -> Result<Migration, LabError> {
+        self.post(
+            &format!("/v1/migrations?wait={wait}"),
+            &json!(CreateMigration {
+                container: container.to_owned(),
+                to: DestinationSpec::Edge(to.to_owned()),
+            }),
+        )
+    }
+
+    /// Asks for a move and waits for its end.
+    fn go(&self, container: &str, to: &str) -> Migration {
+        let migration = self.ask(container, to, 50).unwrap();
+        assert!(migration.state.is_ended(), "{migration:?}");
+        migration
+    }
+
+    fn container(&self) -> Container {
+        let path = format!("/v1/containers/{APP}");
+        self.fleet.account("carol").unwrap().get(&path).unwrap()
+    }
+
+    /// On which edges App1 has a process that runs.
+    fn running_on(&self) -> Vec<&'static str> {
+        EDGES
+            .into_iter()
+            .filter(|edge| {
+                let host = self.fleet.host(edge).unwrap();
+                let state = host.run("lxc-info", &["-n", APP, "-sH"]);
+                state.is_ok_and(|state| state.trim() == "RUNNING")
+                    && host
+                        .run(
+                            "cat",
+                            &[&format!("/sys/fs/cgroup/lxc.payload.{APP}/cgroup.freeze")],
+                        )
+                        .is_ok_and(|frozen| frozen.trim() == "0")
+            })
+            .collect()
+    }
+
+    /// What is left of App1 on an edge that it is not on.
+    fn left_on(&self, edge: &str) -> String {
+        let script = format!(
+            "ls -d /var/lib/lxc/{APP} /run/carnet/images/{APP} /run/netns/carnet-{APP} \
+             /sys/fs/cgroup/lxc.*.{APP}* 2>/dev/null; ip -o link | grep ': ct' || true"
+        );
+        self.on(edge, &["sh", "-c", &script])
+    }
+
+    /// App1 runs on `edge` and nowhere else, nothing of it is anywhere else, its connection is
+    /// open, and nothing that it acknowledged is lost.
+    fn assert_whole(&self, edge: &str, what: &str) {
+        assert_eq!(self.running_on(), [edge], "{what}");
+        assert_eq!(self.container().edge_name, edge, "{what}");
+        assert_eq!(self.container().migration, None, "{what}");
+        for other in EDGES.into_iter().filter(|other| *other != edge) {
+            assert_eq!(self.left_on(other), "", "{what}: left on {other}");
+        }
+        let images = format!("/run/carnet/images/{APP}");
+        let there = self
+            .fleet
+            .host(edge)
+            .unwrap()
+            .run("test", &["-e", &images])
+            .is_ok();
+        assert!(!there, "{what}: memory images are left on {edge}");
+        let seen = self.sensors.observe();
+        assert_eq!(seen.broken, None, "{what}");
+        assert_eq!(seen.lost, Vec::<String>::new(), "{what}");
+        assert!(seen.acknowledged > 0, "{what}");
+    }
+
+    fn problems(migration: &Migration) -> String {
+        match migration.attempts.last().map(|attempt| &attempt.outcome) {
+            Some(AttemptOutcome::NotReady { problems }) => problems.join("; "),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// One lab for all of it: what each part leaves is what the next begins with.
+#[test]
+fn a_container_outlives_moves_denials_failures_and_crashes() {
+    let mut world = World::begin();
+    it_moves_again_and_again(&world);
+    what_cannot_be_asked_is_refused_with_a_reason(&world);
+    a_container_that_is_stopped_or_missing_stays_where_it_is(&world);
+    a_full_target_takes_nothing(&world);
+    a_target_without_criu_is_not_ready(&mut world);
+    a_target_that_is_down_is_denied(&mut world);
+    a_failing_restore_brings_the_source_back(&world);
+    a_failing_dump_lets_the_source_run_on(&world);
+    a_killed_control_plane_takes_its_moves_up(&mut world);
+    a_killed_agent_does_not_lose_the_container(&mut world);
+    the_runtime_keeps_its_promises_on_lxc(&world);
+    drop(world);
+    assert_eq!(traces(LAB), Vec::<String>::new());
+}
+
+fn it_moves_again_and_again(world: &World) {
+    for to in ["Edge2", "Edge3", "Edge1", "Edge2", "Edge1"] {
+        let migration = world.go(APP, to);
+        assert_eq!(migration.state, MigrationState::Completed, "{migration:?}");
+        assert_eq!(migration.target_name.as_deref(), Some(to));
+        assert!(migration.transferred.image_bytes > 0);
+        world.assert_whole(to, &format!("moved to {to}"));
+    }
+    assert_eq!(world.container().generation, 6);
+}
+
+fn what_cannot_be_asked_is_refused_with_a_reason(world: &World) {
+    let refusal = |container: &str, to: &str| {
+        let error = world.ask(container, to, 0).unwrap_err();
+        let LabError::Api { source, .. } = error else {
+            panic!("{error}");
+        };
+        source.to_string()
+    };
+    assert!(refusal(APP, "Edge1").contains("is on `Edge1` already"));
+    assert!(refusal(APP, "Edge4").contains("did you mean `Edge"));
+    assert!(refusal("App2", "Edge2").contains("no container `App2`"));
+    let first = world.ask(APP, "Edge2", 0).unwrap();
+    assert!(refusal(APP, "Edge3").contains(&first.id.to_string()));
+    wait_until("the end of the first move", 60, || {
+        world.container().migration.is_none()
+    })
+    .unwrap();
+    world.assert_whole("Edge2", "two moves at once");
+    world.go(APP, "Edge1");
+}
+
+fn a_container_that_is_stopped_or_missing_stays_where_it_is(world: &World) {
+    let erin = world.fleet.account("erin").unwrap();
+    for name in ["Ghost", "Sleeper"] {
+        world.register(name);
+        let path = format!("/v1/containers/{name}/confirm");
+        let _: Container = erin.post(&path, &json!({})).unwrap();
+    }
+    let directory = "/var/lib/lxc/Sleeper";
+    world.on("Edge1", &["mkdir", "-p", &format!("{directory}/rootfs")]);
+    let config = format!(
+        "sed s/{APP}/Sleeper/g /var/lib/lxc/{APP}/config | sed s/10.88.2.1/10.88.2.2/ \
+         > {directory}/config"
+    );
+    world.on("Edge1", &["sh", "-c", &config]);
+    for (name, words) in [
+        ("Ghost", "there is no container `Ghost` on this edge"),
+        ("Sleeper", "`Sleeper` is stopped; start it"),
+    ] {
+        let migration = world.go(name, "Edge2");
+        assert_eq!(migration.state, MigrationState::Failed);
+        let failure = migration.failure.unwrap();
+        assert!(failure.contains(words), "{failure}");
+    }
+    world.on("Edge1", &["rm", "-r", directory]);
+    world.assert_whole("Edge1", "others failed to move");
+}
+
+fn a_full_target_takes_nothing(world: &World) {
+    let full = "/var/lib/lxc";
+    world.on(
+        "Edge2",
+        &["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", full],
+    );
+    let migration = world.go(APP, "Edge2");
+    assert_eq!(migration.state, MigrationState::Failed);
+    let failure = migration.failure.unwrap();
+    assert!(failure.contains("/var/lib/lxc has 1 MB free"), "{failure}");
+    world.on("Edge2", &["umount", full]);
+    world.assert_whole("Edge1", "the target is full");
+}
+
+fn a_target_without_criu_is_not_ready(world: &mut World) {
+    world.on("Edge2", &["mv", "/usr/sbin/criu", "/usr/sbin/criu.away"]);
+    // What an agent found out about its machine it believes for a while.
+    world.fleet.agent("Edge2").unwrap().stop().unwrap();
+    world.fleet.start_agent("Edge2").unwrap();
+    let migration = world.go(APP, "Edge2");
+    assert_eq!(migration.state, MigrationState::Denied);
+    let problems = World::problems(&migration);
+    assert!(
+        problems.contains("criu is missing: apt install criu"),
+        "{problems}"
+    );
+    world.on("Edge2", &["mv", "/usr/sbin/criu.away", "/usr/sbin/criu"]);
+    world.fleet.agent("Edge2").unwrap().stop().unwrap();
+    world.fleet.start_agent("Edge2").unwrap();
+    world.fleet.await_healthy(&world.progress).unwrap();
+    world.assert_whole("Edge1", "the target lacks CRIU");
+}
+
+fn a_target_that_is_down_is_denied(world: &mut World) {
+    world.fleet.agent("Edge2").unwrap().kill().unwrap();
+    let audit = CreateAudit {
+        container: APP.to_owned(),
+        to: DestinationSpec::Edge("Edge2".to_owned()),
+    };
+    let report: AuditReport = world.post("/v1/audits", &json!(audit)).unwrap();
+    let AttemptOutcome::Denied { reasons } = &report.attempts[0].outcome else {
+        panic!("{report:?}");
+    };
+    let found: Vec<&str> = reasons.iter().map(|reason| reason.found.as_str()).collect();
+    assert_eq!(found, ["no reading", "no reading"]);
+    let migration = world.go(APP, "Edge2");
+    assert_eq!(migration.state, MigrationState::Denied);
+    world.fleet.start_agent("Edge2").unwrap();
+    world.fleet.await_healthy(&world.progress).unwrap();
+    world.assert_whole("Edge1", "the target is down");
+}
+
+/// Past the commit: the target cannot bring it to life, and gives it back.
+fn a_failing_restore_brings_the_source_back(world: &World) {
+    let tool = "/usr/bin/lxc-checkpoint";
+    world.on("Edge2", &["mount", "--bind", "/usr/bin/false", tool]);
+    let generation = world.container().generation;
+    let migration = world.go(APP, "Edge2");
+    assert_eq!(migration.state, MigrationState::Failed);
+    let failure = migration.failure.unwrap();
+    assert!(failure.starts_with("restoring: "), "{failure}");
+    assert!(failure.contains("lxc-checkpoint"), "{failure}");
+    assert_eq!(world.container().generation, generation + 2);
+    world.on("Edge2", &["umount", tool]);
+    world.assert_whole("Edge1", "the restore failed");
+}
+
+fn a_failing_dump_lets_the_source_run_on(world: &World) {
+    let tool = "/usr/sbin/criu";
+    world.on("Edge1", &["mount", "--bind", "/usr/bin/false", tool]);
+    let generation = world.container().generation;
+    let migration = world.go(APP, "Edge2");
+    assert_eq!(migration.state, MigrationState::Failed);
+    let failure = migration.failure.unwrap();
+    assert!(failure.starts_with("handing over: "), "{failure}");
+    assert!(failure.contains("criu dump"), "{failure}");
+    assert_eq!(world.container().generation, generation);
+    world.on("Edge1", &["umount", tool]);
+    world.assert_whole("Edge1", "the dump failed");
+}
+
+/// Waits until the move has come into one of `states`, or has ended.
+fn await_state(world: &World, migration: &Migration, states: &[MigrationState]) {
+    let path = format!("/v1/migrations/{}", migration.id);
+    wait_until("a state of the move", 60, || {
+        let now: Migration = world.fleet.account("carol").unwrap().get(&path).unwrap();
+        states.contains(&now.state) || now.state.is_ended()
+    })
+    .unwrap();
+}
+
+fn end_of(world: &World, migration: &Migration) -> Migration {
+    let path = format!("/v1/migrations/{}?wait=50", migration.id);
+    let ended: Migration = world.fleet.account("carol").unwrap().get(&path).unwrap();
+    assert!(ended.state.is_ended(), "{ended:?}");
+    ended
+}
+
+fn a_killed_control_plane_takes_its_moves_up(world: &mut World) {
+    for (to, state) in [
+        ("Edge2", MigrationState::CopyingAhead),
+        ("Edge3", MigrationState::HandingOver),
+        ("Edge1", MigrationState::Restoring),
+    ] {
+        let begun = world.ask(APP, to, 0).unwrap();
+        await_state(world, &begun, &[state]);
+        world.fleet.control().unwrap().kill().unwrap();
+        world.fleet.start_control().unwrap();
+        let ended = end_of(world, &begun);
+        assert_eq!(ended.state, MigrationState::Completed, "{ended:?}");
+        world.assert_whole(to, &format!("the control plane was killed while {state:?}"));
+    }
+}
+
+fn a_killed_agent_does_not_lose_the_container(world: &mut World) {
+    for (victim, state) in [
+        ("Edge1", MigrationState::CopyingAhead),
+        ("Edge2", MigrationState::CopyingAhead),
+        ("Edge1", MigrationState::HandingOver),
+        ("Edge2", MigrationState::HandingOver),
+        ("Edge2", MigrationState::Restoring),
+        ("Edge1", MigrationState::Releasing),
+    ] {
+        let what = format!("the agent of {victim} was killed while {state:?}");
+        let begun = world.ask(APP, "Edge2", 0).unwrap();
+        await_state(world, &begun, &[state]);
+        world.fleet.agent(victim).unwrap().kill().unwrap();
+        world.fleet.start_agent(victim).unwrap();
+        let ended = end_of(world, &begun);
+        let edge = match ended.state {
+            MigrationState::Completed => "Edge2",
+            MigrationState::Failed => "Edge1",
+            other => panic!("{what}: {other:?}"),
+        };
+        world.assert_whole(edge, &what);
+        world.fleet.await_healthy(&world.progress).unwrap();
+        if edge == "Edge2" {
+            assert_eq!(world.go(APP, "Edge1").state, MigrationState::Completed);
+        }
+    }
+}
+
+/// The suite that the simulated runtime passes, run on an edge, against a container of its own.
+fn the_runtime_keeps_its_promises_on_lxc(world: &World) {
+    let edge = world.fleet.host("Edge3").unwrap();
+    edge.start_redis(
+        world.fleet.lab().root(),
+        "Suite",
+        Ipv4Addr::new(10, 88, 2, 9),
+    )
+    .unwrap();
+    let built = Command::new(env!("CARGO"))
+        .args(["test", "--locked", "--no-run", "-p", "carnet-agent"])
+        .args(["--test", "runtime", "--message-format=json"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&built.stdout).into_owned();
+    let program = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back()
+        .expect("the agent's test of its runtimes");
+    let target = PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab"));
+    let below = program.strip_prefix(target.parent().unwrap()).unwrap();
+    let inside = format!("/opt/carnet/{}", below.display());
+    let told = edge.run(
+        "env",
+        &[
+            "CARNET_TEST_LXC_CONTAINER=Suite",
+            &inside,
+            "--ignored",
+            "--test-threads=1",
+        ],
+    );
+    let told = told.unwrap();
+    assert!(told.contains("test result: ok. 1 passed"), "{told}");
+}
