@@ -20,7 +20,7 @@ use carnet_api::v1::Role;
 use carnet_core::ids::{AccountId, TokenId};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -119,7 +119,7 @@ pub async fn run(
         Pace::default(),
     ));
     let (stop, stopping) = watch::channel(());
-    let look_now = Arc::new(Notify::new());
+    let look_now = migrations.look_now();
     let router = router(App {
         store: store.clone(),
         agents: agents.clone(),

@@ -162,7 +162,8 @@ async fn create(
         created_at: clock::now(),
     };
     let news = app.migrations.news();
-    match app.store.create_migration(&new).await {
+    let id = new.id;
+    match app.migrations.begin(new).await {
         Err(error) if error.is_duplicate() => {
             let under_way = containers::owned(&app, &caller, &container.id.to_string()).await?;
             return Err(ApiError::conflict(format!(
@@ -177,15 +178,14 @@ async fn create(
         // A crash from here on: the next start takes the migration up.
         done => done?,
     }
-    app.migrations.start(new.id);
-    let migration = wait(&app, &caller, new.id, news, limit).await?;
+    let migration = wait(&app, &caller, id, news, limit).await?;
     let status = if migration.state.is_ended() {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED
     };
     let mut headers = HeaderMap::new();
-    if let Ok(location) = HeaderValue::try_from(format!("/v1/migrations/{}", new.id)) {
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/migrations/{id}")) {
         headers.insert(header::LOCATION, location);
     }
     Ok((status, headers, Json(migration)).into_response())

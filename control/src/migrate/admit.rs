@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use carnet_api::v1::{Attempt, AttemptOutcome, Reason, UtilizationReading};
 use carnet_core::instant::UnixMillis;
 use carnet_core::migration::{Candidate, MigrationPlan, Subject};
-use carnet_core::policy::{Reasons, Utilization};
+use carnet_core::policy::{self, Element, Reasons, Utilization};
 
 use crate::agents::{Agents, read};
 use crate::clock;
@@ -74,7 +74,10 @@ pub async fn audit(
     let (outcome, plan) = match planned {
         Err(reasons) => (
             AttemptOutcome::Denied {
-                reasons: reasons.iter().map(Reason::from).collect(),
+                reasons: reasons
+                    .iter()
+                    .map(|reason| told(reason, utilization.is_none(), &problems))
+                    .collect(),
             },
             None,
         ),
@@ -112,6 +115,19 @@ fn plan(
         now,
         max_reading_age_ms,
     )
+}
+
+/// A reason, and where it is that there is no reading, why there is none.
+fn told(reason: &policy::Reason, unread: bool, problems: &[String]) -> Reason {
+    let mut told = Reason::from(reason);
+    let asks_for_reading = matches!(
+        reason.element,
+        Element::MaxCpuPercent | Element::MaxMemoryPercent
+    );
+    if unread && asks_for_reading && !problems.is_empty() {
+        told.found = format!("{}: {}", told.found, problems.join("; "));
+    }
+    told
 }
 
 fn wire_reading(reading: &Utilization) -> UtilizationReading {

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use carnet_api::v1::{Attempt, DestinationSpec};
 use carnet_core::ids::{ContainerId, MigrationId};
 use futures_util::{StreamExt, stream};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::admit::Audited;
 use crate::agents::Agents;
 use crate::clock;
 use crate::http::problem::ApiError;
-use crate::store::migrations::{Moving, UsableEdge};
+use crate::store::migrations::{Moving, NewMigration, UsableEdge};
 use crate::store::{Store, StoreError};
 
 /// News that a listener may fall behind by; it then looks into the store, as it does anyway.
@@ -75,6 +75,8 @@ struct Parts {
     pace: Pace,
     /// Which migration has just changed; how, stands in the store.
     news: broadcast::Sender<MigrationId>,
+    /// Notified when a container has come somewhere else, for the monitor to look.
+    look_now: Arc<Notify>,
 }
 
 impl Migrations {
@@ -86,9 +88,27 @@ impl Migrations {
                 max_reading_age_ms,
                 pace,
                 news: broadcast::channel(NEWS).0,
+                look_now: Arc::default(),
             }),
             tasks: Mutex::default(),
         }
+    }
+
+    /// Saves a migration and begins to carry it out, in a task of its own: whoever asked for it may
+    /// hang up in between, and it would be nobody's until the next start.
+    ///
+    /// # Errors
+    /// A duplicate, where the container is being moved already.
+    pub async fn begin(self: &Arc<Self>, new: NewMigration) -> Result<(), StoreError> {
+        let migrations = self.clone();
+        let begun = tokio::spawn(async move {
+            migrations.parts.store.create_migration(&new).await?;
+            migrations.start(new.id);
+            Ok(())
+        });
+        begun
+            .await
+            .unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
     }
 
     /// Carries out a migration that has just been saved.
@@ -145,6 +165,11 @@ impl Migrations {
             .into_iter()
             .map(|audited| Ok(audited?.attempt))
             .collect()
+    }
+
+    /// Notified when there is something new for the monitor to look at.
+    pub fn look_now(&self) -> Arc<Notify> {
+        self.parts.look_now.clone()
     }
 
     /// Says which migration has changed, each time one does.

@@ -320,6 +320,9 @@ impl Runner {
             left.duration_ms = Some(self.lasted_ms(left.started_at_ms));
             entered.started_at_ms = clock::now();
         }
+        if state.phase().is_ended() {
+            self.parts.look_now.notify_one();
+        }
         self.run.state = state;
         self.run.facts = facts;
         self.began = Some(Instant::now());
