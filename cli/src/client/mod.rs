@@ -70,13 +70,17 @@ impl Session {
         body: &B,
     ) -> Result<Answer<T>, Failure> {
         let key = Uuid::now_v7().to_string();
-        let created = match self.client.post_once(path, body, &key).await {
+        match self.client.post_once(path, body, &key).await {
             Err(ClientError::Transport { source, .. }) if !source.is_connect() => {
-                self.client.post_once(path, body, &key).await
+                let again = self.client.post_once(path, body, &key).await?;
+                // What was made the first time is answered without its secret.
+                Answer::new(again).map_err(|_| {
+                    Failure::other("it was made, but the answer with its secret was lost")
+                        .with_help("look for it, end it, and make another")
+                })
             }
-            outcome => outcome,
-        };
-        Answer::new(created?)
+            created => Answer::new(created?),
+        }
     }
 
     /// Carries out an action that may be repeated.

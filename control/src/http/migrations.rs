@@ -175,6 +175,9 @@ async fn create(
                     .unwrap_or_default()
             )));
         }
+        Err(error) if error.is_dangling() => {
+            return Err(ApiError::not_found("container", &asked.container));
+        }
         // A crash from here on: the next start takes the migration up.
         done => done?,
     }

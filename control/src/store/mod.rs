@@ -56,6 +56,14 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether it is that something which was referred to is not there any more.
+    pub fn is_dangling(&self) -> bool {
+        matches!(self, Self::Database(error)
+            if error.as_database_error().is_some_and(|error| error.is_foreign_key_violation()))
+    }
+}
+
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Store {

@@ -215,7 +215,10 @@ async fn without_a_reading_what_asks_for_one_is_denied() {
     .await;
     assert_eq!(
         found(&outcome),
-        [("cHRcu", "no reading"), ("cHRmu", "no reading")]
+        [
+            ("cHRcu", "no reading: /proc is gone"),
+            ("cHRmu", "no reading: /proc is gone")
+        ]
     );
 }
 
@@ -317,7 +320,8 @@ async fn an_edge_that_does_not_answer_is_not_ready() {
     assert_eq!(target.health.problems, [told]);
     // Where the policy denies it, that is what counts.
     let (_, outcome) = attempt(json!({ "max_cpu_percent": 50.0 }), make).await;
-    assert_eq!(found(&outcome), [("cHRcu", "no reading")]);
+    let why = format!("no reading: {told}");
+    assert_eq!(found(&outcome), [("cHRcu", why.as_str())]);
 }
 
 #[tokio::test]
