@@ -14,6 +14,8 @@
 
 pub mod ids;
 pub mod instant;
+pub mod ledger;
 pub mod migration;
+pub mod permit;
 pub mod placement;
 pub mod policy;

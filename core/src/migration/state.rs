@@ -103,6 +103,27 @@ impl Phase {
         matches!(self, Self::Completed | Self::Denied | Self::Failed)
     }
 
+    /// Whether a migration that was last in `before` (nowhere yet: `None`) can come into `phase`:
+    /// what [`step`](super::step) allows, by names alone.
+    pub fn may_follow(before: Option<Self>, phase: Self) -> bool {
+        let next: &[Self] = match before {
+            None => &[Self::Admitting],
+            Some(Self::Admitting) => &[Self::Preparing, Self::Denied, Self::Failed],
+            Some(Self::Preparing) => &[Self::CopyingAhead, Self::ResumingSource],
+            Some(Self::CopyingAhead) => &[Self::HandingOver, Self::ResumingSource],
+            Some(Self::HandingOver) => &[Self::Committing, Self::ResumingSource],
+            Some(Self::Committing) => &[Self::Restoring, Self::ResumingSource],
+            Some(Self::Restoring) => &[Self::Releasing, Self::WithdrawingTarget],
+            Some(Self::Releasing) => &[Self::Completed],
+            Some(Self::WithdrawingTarget) => &[Self::TakingBack, Self::Restoring],
+            Some(Self::TakingBack) => &[Self::ResumingSource],
+            Some(Self::ResumingSource) => &[Self::DiscardingTarget],
+            Some(Self::DiscardingTarget) => &[Self::Failed],
+            Some(Self::Completed | Self::Denied | Self::Failed) => &[],
+        };
+        next.contains(&phase)
+    }
+
     /// What fails here is tried again until it is done: giving up would leave a container, or
     /// parts of one, where nobody looks after them.
     pub fn is_not_given_up(self) -> bool {

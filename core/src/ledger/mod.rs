@@ -1,0 +1,24 @@
+//! The ledger: what was decided and done, in an order that nobody can rewrite.
+//!
+//! [`Entry`]s are the leaves of an RFC 6962 Merkle tree ([`tree`]); its root is published as a
+//! checkpoint (C2SP tlog-checkpoint), a note signed with Ed25519 (C2SP signed-note, [`note`]).
+//! [`Auditor`] reads entries from the first on and says which of them does not follow from those
+//! before it.
+
+mod audit;
+mod entry;
+mod note;
+mod stays;
+pub mod tile;
+mod tree;
+
+pub use audit::{Auditor, Wrong};
+pub use entry::{
+    Actor, Certificate, Decision, Entry, Event, Grant, GrantChange, MAX_ENTRY, Policed, Refusal,
+};
+pub use note::{Checkpoint, LedgerSigner, LedgerVerifier, NoteFault};
+pub use stays::{Stay, Stays};
+pub use tree::{
+    Growth, Hash, Node, Nodes, Unproven, check_consistency, check_inclusion, consistency_nodes,
+    frontier, inclusion_nodes, leaf_hash, prove_consistency, prove_inclusion, root,
+};
