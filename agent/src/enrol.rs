@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use carnet_api::client::{Client, ClientError};
-use carnet_api::tls::{TlsError, pinned_client_config};
+use carnet_api::tls::{Authority, TlsError, pinned_client_config};
 use carnet_api::v1::{EnrolEdge, Enrolment};
 use rcgen::{CertificateParams, KeyPair};
 use thiserror::Error;
 
 use crate::detect;
-use crate::state::{AgentState, EdgeRecord, StateError};
+use crate::permits::{self, MemoryError, Permits};
+use crate::state::{AgentState, EdgeRecord, StateError, permits_in};
 
 /// Why an agent did not get its certificate.
 #[derive(Debug, Error)]
@@ -29,6 +30,10 @@ pub enum EnrolError {
     Refused(#[from] ClientError),
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] TlsError),
+    #[error("the control plane's signing key cannot be taken: {0}")]
+    SigningKey(#[from] permits::KeyError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -77,6 +82,12 @@ pub async fn enrol(directory: &Path, control: &str, token: &str) -> Result<EdgeR
         name: enrolment.name,
         address: enrolment.address,
     };
+    // Before the state, whose last file says that this edge is enrolled.
+    Permits::load(permits_in(directory))?.learn(
+        &enrolment.signing_key,
+        &Authority::from_pem(&enrolment.authority)?,
+        permits::now(),
+    )?;
     AgentState::create(
         directory,
         &edge,

@@ -18,30 +18,40 @@ pub type Outcome = Result<Value, Problem>;
 
 type Underway = Shared<BoxFuture<'static, Outcome>>;
 
+/// An order under way: its name, and the statement that it was given on.
+#[derive(Debug)]
+struct Given {
+    name: &'static str,
+    statement: String,
+    outcome: Underway,
+}
+
 /// The orders under way.
 ///
 /// An order runs in a task of its own: the caller may hang up, and a control plane that was
 /// killed asks again, while CRIU goes on undisturbed (interrupted, it leaves its parasite in the
-/// container's processes). The same order asked for again waits for the same outcome; another
-/// order for the same migration waits until the one before it has ended.
+/// container's processes). The same order asked for again, on the same statement, waits for the same
+/// outcome; another order for the same migration waits until the one before it has ended.
 #[derive(Debug, Default)]
 pub struct Orders {
-    underway: Mutex<HashMap<MigrationId, Vec<(&'static str, Underway)>>>,
+    underway: Mutex<HashMap<MigrationId, Vec<Given>>>,
 }
 
 impl Orders {
-    /// Carries out `work` as the order `name` of `migration`, or joins it where it is under way.
+    /// Carries out `work` as the order `name` of `migration`, given on `statement`, or joins it
+    /// where it is under way.
     pub async fn carry_out<T, F>(
         self: &Arc<Self>,
         migration: MigrationId,
         name: &'static str,
+        statement: &str,
         work: F,
     ) -> Outcome
     where
         T: Serialize,
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
-        self.join_or_start(migration, name, work).await
+        self.join_or_start(migration, name, statement, work).await
     }
 
     /// Waits for the end of every order that is under way.
@@ -50,7 +60,7 @@ impl Orders {
             let underway = self.underway.lock().unwrap_or_else(PoisonError::into_inner);
             underway
                 .values()
-                .filter_map(|queue| queue.last().map(|(_, outcome)| outcome.clone()))
+                .filter_map(|queue| queue.last().map(|given| given.outcome.clone()))
                 .collect()
         };
         for outcome in last {
@@ -62,6 +72,7 @@ impl Orders {
         self: &Arc<Self>,
         migration: MigrationId,
         name: &'static str,
+        statement: &str,
         work: F,
     ) -> Underway
     where
@@ -70,12 +81,13 @@ impl Orders {
     {
         let mut underway = self.underway.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = underway.entry(migration).or_default();
-        if let Some((last, outcome)) = queue.last()
-            && *last == name
+        if let Some(last) = queue.last()
+            && last.name == name
+            && last.statement == statement
         {
-            return outcome.clone();
+            return last.outcome.clone();
         }
-        let before = queue.last().map(|(_, outcome)| outcome.clone());
+        let before = queue.last().map(|given| given.outcome.clone());
         let task = tokio::spawn({
             let orders = self.clone();
             async move {
@@ -95,7 +107,11 @@ impl Orders {
         }
         .boxed()
         .shared();
-        queue.push((name, outcome.clone()));
+        queue.push(Given {
+            name,
+            statement: statement.to_owned(),
+            outcome: outcome.clone(),
+        });
         outcome
     }
 }

@@ -6,10 +6,12 @@ use std::fmt::Display;
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use carnet_api::v1::Problem;
+use carnet_api::agent::STATEMENT_REFUSED;
+use carnet_api::v1::{InputFault, Problem};
 
 /// The content type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+const NOT_ENTITLED: &str = "urn:carnet:problem:not-entitled";
 
 fn problem(name: &str, title: &str, status: StatusCode, detail: String) -> Problem {
     Problem {
@@ -33,12 +35,40 @@ pub fn cannot(detail: impl Display) -> Problem {
 
 /// The caller's certificate does not entitle it to this.
 pub fn not_yours(detail: impl Display) -> Problem {
-    problem(
-        "not-entitled",
-        "this certificate does not entitle to this",
-        StatusCode::FORBIDDEN,
-        detail.to_string(),
-    )
+    Problem {
+        kind: NOT_ENTITLED.to_owned(),
+        title: "this certificate does not entitle to this".to_owned(),
+        status: StatusCode::FORBIDDEN.as_u16(),
+        detail: Some(detail.to_string()),
+        faults: Vec::new(),
+    }
+}
+
+/// What the control plane signed does not entitle to this; `check` is the check that failed.
+pub fn statement_refused(check: &str, fault: impl Display) -> Problem {
+    Problem {
+        kind: STATEMENT_REFUSED.to_owned(),
+        title: "the statement does not entitle to this".to_owned(),
+        status: StatusCode::FORBIDDEN.as_u16(),
+        detail: Some(format!("the statement is refused ({check}): {fault}")),
+        faults: vec![InputFault {
+            place: "statement".to_owned(),
+            found: check.to_owned(),
+            problem: fault.to_string(),
+            allowed: "what the control plane has signed for this order".to_owned(),
+            suggestion: None,
+        }],
+    }
+}
+
+/// The name of the check by which something was refused to whoever asked; `None` where a problem
+/// is of another kind.
+pub fn failed_check(problem: &Problem) -> Option<&str> {
+    match problem.kind.as_str() {
+        STATEMENT_REFUSED => problem.faults.first().map(|fault| fault.found.as_str()),
+        NOT_ENTITLED => Some("peer"),
+        _ => None,
+    }
 }
 
 /// There is nothing under that name.

@@ -11,11 +11,14 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use carnet_api::agent::{Container, Facts, Order, PlacedClaim, PrepareTarget, Reading};
-use carnet_api::tls::{
-    ClientAuthentication, Peer, TlsError, TlsListener, client_config, server_config,
+use carnet_api::agent::{
+    Container, Done, Facts, ForgetRefusals, Order, PlacedClaim, PrepareTarget, Reading, Refusals,
+    SigningKey,
 };
+use carnet_api::tls::{ClientAuthentication, Peer, TlsError, TlsListener, server_config};
+use carnet_api::v1::Problem;
 use carnet_core::ids::MigrationId;
+use carnet_core::permit::Party;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
@@ -23,9 +26,12 @@ use crate::detect;
 use crate::handover::{Handovers, Peers, Stream};
 use crate::lxc::LxcRuntime;
 use crate::orders::Orders;
+use crate::permits::{self, KeyError, MemoryError, Permits};
 use crate::problem::{
-    PROBLEM_JSON, Refusal, cannot, internal, not_found, not_understood, not_yours,
+    PROBLEM_JSON, Refusal, cannot, failed_check, internal, not_found, not_understood, not_yours,
+    statement_refused,
 };
+use crate::refusals::Refusals as Kept;
 use crate::runtime::{ContainerName, Runtime, SimulatedRuntime};
 use crate::state::{AgentState, StateError, make_private_directory};
 use crate::transfer;
@@ -57,6 +63,8 @@ pub enum AgentError {
     State(#[from] StateError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     #[error("`{0}` is not an address to listen on, ip:port")]
     Address(String),
     #[error("cannot listen on {address}: {source}")]
@@ -69,7 +77,9 @@ pub enum AgentError {
 }
 
 struct Agent<R> {
-    state: AgentState,
+    state: Arc<AgentState>,
+    permits: Arc<Permits>,
+    refusals: Kept,
     runtime: Arc<R>,
     meter: Arc<Meter>,
     orders: Arc<Orders>,
@@ -103,7 +113,7 @@ async fn run_with<R: Runtime>(
     ready: impl FnOnce(SocketAddr, &[String]),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AgentError> {
-    let state = AgentState::load(&config.state)?;
+    let state = Arc::new(AgentState::load(&config.state)?);
     let address = match config.listen {
         Some(address) => address,
         None => state
@@ -118,7 +128,13 @@ async fn run_with<R: Runtime>(
         &state.identity,
         ClientAuthentication::Required,
     )?;
-    let peers = Peers::new(client_config(&state.authority, Some(&state.identity))?);
+    let me = Party {
+        edge: state.edge.id,
+        certificate: state.identity.fingerprint()?,
+    };
+    let permits = Arc::new(Permits::load(state.permits())?);
+    let refusals = Kept::load(state.refusals())?;
+    let peers = Peers::new(state.clone());
     let cannot_listen = |source| AgentError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
     let listener = TlsListener::new(listener, tls).map_err(cannot_listen)?;
@@ -129,12 +145,15 @@ async fn run_with<R: Runtime>(
     let agent = Arc::new(Agent {
         handovers: Arc::new(Handovers::new(
             runtime.clone(),
-            state.edge.id,
+            me,
+            permits.clone(),
             state.handovers(),
             peers,
         )),
         orders: Arc::new(Orders::default()),
         meter: meter.clone(),
+        permits,
+        refusals,
         state,
         runtime,
     });
@@ -167,6 +186,7 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
             post(
                 |State(agent): Shared<R>,
                  Path(migration): Path<MigrationId>,
+                 ConnectInfo(peer): ConnectInfo<Peer>,
                  Json(body): Json<$body>| async move {
                     let of: fn(&$body) -> &Order = $of;
                     if of(&body).migration != migration {
@@ -174,11 +194,15 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
                     }
                     let handovers = agent.handovers.clone();
                     tracing::info!(%migration, container = of(&body).container, concat!("order: ", $name));
+                    let statement = of(&body).statement.clone();
                     let outcome = agent
                         .orders
-                        .carry_out(migration, $name, async move { handovers.$method(body).await })
+                        .carry_out(migration, $name, &statement, async move {
+                            handovers.$method(body).await
+                        })
                         .await;
                     if let Err(problem) = &outcome {
+                        agent.note(problem, $name, Some(migration), &peer);
                         tracing::warn!(%migration, problem = problem.detail, concat!("failed: ", $name));
                     }
                     outcome.map(Json).map_err(Refusal)
@@ -194,6 +218,9 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
         .route("/v1/reading", get(reading))
         .route("/v1/containers", get(containers))
         .route("/v1/containers/{name}/claim", get(claim))
+        .route("/v1/signing-key", put(learn))
+        .route("/v1/refusals", get(refusals))
+        .route("/v1/refusals/forget", post(forget))
         .route(
             "/v1/handovers/{id}/source/prepare",
             order!("source/prepare", prepare_source),
@@ -232,7 +259,10 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
             "/v1/handovers/{id}/target/discard",
             order!("target/discard", discard),
         )
-        .layer(middleware::from_fn(only_control));
+        .layer(middleware::from_fn_with_state(
+            agent.clone(),
+            only_control::<R>,
+        ));
     let for_peers = Router::new()
         .route("/v1/handovers/{id}/rootfs", put(receive_rootfs))
         .route("/v1/handovers/{id}/images", put(receive_images))
@@ -261,20 +291,74 @@ async fn told_as_problem(response: Response) -> Response {
     Refusal(not_understood(status, String::from_utf8_lossy(&text))).into_response()
 }
 
+impl<R> Agent<R> {
+    /// Writes a problem down where it refuses who asked, or the statement that was shown.
+    fn note(&self, problem: &Problem, asked: &str, migration: Option<MigrationId>, peer: &Peer) {
+        if let Some(check) = failed_check(problem) {
+            let now = permits::now();
+            self.refusals
+                .note(check, asked, migration, peer.fingerprint(), now);
+        }
+    }
+}
+
 /// Everything but the streams is the control plane's alone.
-async fn only_control(
+async fn only_control<R: Runtime>(
+    State(agent): Shared<R>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
     if peer.is_control() {
-        next.run(request).await
-    } else {
-        tracing::warn!(
-            path = request.uri().path(),
-            "refused: not the control plane"
-        );
-        Refusal(not_yours("only the control plane gives orders")).into_response()
+        return next.run(request).await;
+    }
+    let problem = not_yours("only the control plane gives orders");
+    let path = request.uri().path();
+    match path
+        .strip_prefix("/v1/handovers/")
+        .and_then(|rest| rest.split_once('/'))
+        .and_then(|(id, order)| Some((id.parse().ok()?, order)))
+    {
+        Some((migration, order)) => agent.note(&problem, order, Some(migration), &peer),
+        None => {
+            let asked = format!("{} {path}", request.method());
+            agent.note(&problem, &asked, None, &peer);
+        }
+    }
+    Refusal(problem).into_response()
+}
+
+async fn learn<R: Runtime>(
+    State(agent): Shared<R>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(told): Json<SigningKey>,
+) -> Answer<Done> {
+    let now = permits::now();
+    match agent
+        .permits
+        .learn(&told.certificate, &agent.state.authority, now)
+    {
+        Ok(()) => Ok(Json(Done {})),
+        Err(KeyError::Memory(error)) => Err(internal(&error).into()),
+        Err(error @ (KeyError::Certificate(_) | KeyError::Key)) => {
+            let problem = statement_refused("key", error);
+            agent.note(&problem, "signing-key", None, &peer);
+            Err(problem.into())
+        }
+    }
+}
+
+async fn refusals<R: Runtime>(State(agent): Shared<R>) -> Json<Refusals> {
+    Json(agent.refusals.list())
+}
+
+async fn forget<R: Runtime>(
+    State(agent): Shared<R>,
+    Json(asked): Json<ForgetRefusals>,
+) -> Answer<Done> {
+    match agent.refusals.forget(asked.through) {
+        Ok(()) => Ok(Json(Done {})),
+        Err(error) => Err(internal(&error).into()),
     }
 }
 
@@ -340,6 +424,11 @@ async fn receive<R: Runtime>(
     stream: Stream,
 ) -> Response {
     let handovers = agent.handovers.clone();
+    let asked = match stream {
+        Stream::Rootfs => "rootfs",
+        Stream::Images => "images",
+    };
+    let from = peer.clone();
     let body = transfer::read_to_the_end(body.into_data_stream());
     let received =
         tokio::spawn(async move { handovers.receive(migration, stream, &peer, body).await })
@@ -348,6 +437,7 @@ async fn receive<R: Runtime>(
     match received {
         Ok(received) => (StatusCode::OK, Json(received)).into_response(),
         Err(problem) => {
+            agent.note(&problem, asked, Some(migration), &from);
             tracing::warn!(%migration, ?stream, problem = problem.detail, "a stream was refused");
             Refusal(problem).into_response()
         }

@@ -5,6 +5,8 @@
 //! STATE/authority.pem    the control plane's CA
 //! STATE/agent.pem        its certificate
 //! STATE/agent.key        its private key, made here, readable by root alone
+//! STATE/permits.json     the control plane's signing keys, and generations seen
+//! STATE/refusals.json    what was refused, until the control plane has it
 //! STATE/handovers/*.json hand-overs that have not ended
 //! ```
 
@@ -112,10 +114,25 @@ impl AgentState {
         write_private(&path, &record)
     }
 
+    /// Where [`Permits`](crate::permits::Permits) are kept.
+    pub fn permits(&self) -> PathBuf {
+        permits_in(&self.directory)
+    }
+
+    /// Where [`Refusals`](crate::refusals::Refusals) are kept.
+    pub fn refusals(&self) -> PathBuf {
+        self.directory.join("refusals.json")
+    }
+
     /// Where hand-overs that have not ended are kept.
     pub fn handovers(&self) -> PathBuf {
         self.directory.join("handovers")
     }
+}
+
+/// Where an agent's [`Permits`](crate::permits::Permits) are, in its state directory.
+pub fn permits_in(directory: &Path) -> PathBuf {
+    directory.join("permits.json")
 }
 
 /// Makes a directory that root alone can enter, where there is none.

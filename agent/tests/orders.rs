@@ -57,7 +57,7 @@ impl Scene {
         let orders = self.orders.clone();
         let (asked, has_asked) = oneshot::channel();
         let answer = tokio::spawn(async move {
-            let mut carried_out = Box::pin(orders.carry_out(migration, name, work));
+            let mut carried_out = Box::pin(orders.carry_out(migration, name, "a statement", work));
             // Once polled it stands in the queue.
             let first = carried_out.as_mut().now_or_never();
             let _ = asked.send(());

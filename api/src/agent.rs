@@ -6,6 +6,9 @@
 //! GET  /v1/reading                          utilization now, and what keeps it from taking a container
 //! GET  /v1/containers                       what runs
 //! GET  /v1/containers/{name}/claim          the claim code placed inside a container
+//! PUT  /v1/signing-key                      the key that the control plane signs statements with
+//! GET  /v1/refusals                         what was refused, and is not forgotten yet
+//! POST /v1/refusals/forget                  the control plane has them up to a number
 //! POST /v1/handovers/{id}/source/prepare    check; describe the container
 //! POST /v1/handovers/{id}/target/prepare    check; make directories and network ready
 //! POST /v1/handovers/{id}/source/copy-ahead send the root file system, container running
@@ -19,8 +22,43 @@
 //! PUT  /v1/handovers/{id}/images            from the source's agent: the memory images
 //! ```
 //!
-//! Every POST is idempotent: asked again while it is under way it waits for the same outcome;
+//! Every order is idempotent: asked again while it is under way it waits for the same outcome;
 //! asked again later it finds its work done.
+//!
+//! # Statements
+//!
+//! An order is carried out only on a statement that the control plane has signed
+//! ([`carnet_core::permit`]), whoever gives it:
+//!
+//! - a permit for `source/prepare`, `target/prepare`, `copy-ahead`, `hand-over`;
+//! - a commit for `restore`, `release`, `clean`;
+//! - an abort for `resume`, `discard`.
+//!
+//! Before anything is read, frozen, sent, received, restored or removed, the agent checks
+//!
+//! - that the signing key is the control plane's, shown by a certificate of its authority; the
+//!   key before it is good for one minute more;
+//! - that the statement names this edge, with the certificate of this agent, in the part that the
+//!   order is for, and is about the order's migration, container, edges and generation;
+//! - that a permit has not expired, and no statement is from the future; at `copy-ahead`, at
+//!   `hand-over` and at the beginning of each stream again;
+//! - that the generation is not behind one that was seen of the container here, also after a
+//!   restart;
+//! - that a permit is used for one move: its hand-over has not ended here, and no other permit
+//!   was accepted for it;
+//! - that commit and abort are of the permit that was accepted here, where one was. A commit's
+//!   generation is the permit's and one; an abort's is the permit's, or, after a commit was taken
+//!   back, the permit's and two. While the control plane asks a target to give up what was
+//!   committed to it, its abort has the commit's generation: good for `discard`, never for
+//!   `resume`.
+//!
+//! The source sends to the holder of the certificate that the permit names as target's, and to
+//! nobody else; the target takes streams only from the holder of the source's.
+//!
+//! What is refused is answered with 4xx, as `urn:carnet:problem:statement-refused` where it is for
+//! the statement; the problem's one fault has the name of the check in `found`. It is written
+//! down, as are the requests of those who are not the control plane, until the control plane has
+//! fetched it.
 //!
 //! An error is a [`Problem`](crate::v1::Problem). With a status of 4xx it says that the order was
 //! refused or failed; anything else, as no answer at all, leaves open what was done.
@@ -38,6 +76,8 @@
 //! - `hand-over` that failed may leave the container frozen: `resume` follows.
 
 use carnet_core::ids::{EdgeId, MigrationId};
+use carnet_core::instant::UnixMillis;
+use carnet_core::permit::Fingerprint;
 use serde::{Deserialize, Serialize};
 
 use crate::v1::{ContainerState, DetectedFacts};
@@ -95,6 +135,53 @@ pub struct Order {
     pub target: EdgeId,
     /// Where the target's agent listens, `ip:port`.
     pub target_address: String,
+    /// What the control plane has signed for it: a permit, a commit or an abort.
+    pub statement: String,
+}
+
+/// The kind of the problem that says that an order's statement is refused.
+pub const STATEMENT_REFUSED: &str = "urn:carnet:problem:statement-refused";
+
+/// The body of `PUT /v1/signing-key`. Told again, nothing changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningKey {
+    /// The key's certificate, PEM.
+    pub certificate: String,
+}
+
+/// What an agent refused since the control plane last had it forget.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusals {
+    /// In the order of their numbers; at most [`MAX_REFUSALS`].
+    pub refusals: Vec<Refused>,
+    /// How many came when there was no more room, and were not kept.
+    pub dropped: u64,
+}
+
+/// How many refusals an agent keeps.
+pub const MAX_REFUSALS: usize = 1_000;
+
+/// One thing that an agent refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// From 1; higher than that of every one before it.
+    pub number: u64,
+    /// Which check failed, by its name; `peer` where it was for who asked.
+    pub check: String,
+    /// What was asked for: an order's name, or a request.
+    pub asked: String,
+    pub migration: Option<MigrationId>,
+    /// The certificate of whoever asked.
+    pub peer: Option<Fingerprint>,
+    /// By the edge's clock.
+    pub refused_at_ms: UnixMillis,
+}
+
+/// The body of `POST /v1/refusals/forget`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetRefusals {
+    /// The number of the last that need not be kept.
+    pub through: u64,
 }
 
 /// The body of `target/prepare`.

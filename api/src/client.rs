@@ -106,6 +106,18 @@ impl Client {
         self.send(Method::GET, path, None::<&()>, None).await
     }
 
+    /// Reads what is not JSON.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn bytes(&self, path: &str) -> Result<Vec<u8>, ClientError> {
+        let response = self.events(path).await?;
+        match response.bytes().await {
+            Ok(bytes) => Ok(bytes.to_vec()),
+            Err(source) => Err(self.transport(path, source)),
+        }
+    }
+
     /// Creates a resource or carries out an action.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 use clap::{Parser, Subcommand};
 
-use crate::command::{account, agent, audit, container, edge, migrate, migration, serve, token};
+use crate::command::{
+    account, agent, audit, container, edge, key, ledger, migrate, migration, serve, token,
+};
 
 const ABOUT: &str = "Move running containers between edge servers only where their data may go";
 
@@ -27,6 +29,10 @@ Examples:
     carnet container prove App1
     carnet audit App1 --to Edge2
     carnet migrate App1 --region B
+  an auditor
+    carnet ledger where App1
+    carnet ledger list --denied
+    carnet ledger verify
 
 Environment, where the options are not given:
   CARNET_URL         address of the control plane, https://HOST:PORT
@@ -75,6 +81,10 @@ pub enum Command {
     Migrate(migrate::MigrateCommand),
     /// Migrations under way and over
     Migration(migration::MigrationCommand),
+    /// The ledger: what was decided and done, and that nobody has changed it (auditors)
+    Ledger(ledger::LedgerCommand),
+    /// The keys that permits and the ledger are verified with
+    Key(key::KeyCommand),
 }
 
 #[cfg(test)]

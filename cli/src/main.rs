@@ -16,6 +16,7 @@ mod arguments;
 mod client;
 mod command;
 mod failure;
+mod ledger;
 mod log;
 mod output;
 mod policy_source;

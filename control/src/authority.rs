@@ -13,11 +13,14 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use carnet_api::tls::{Authority, CONTROL_NAME, Identity, TlsError, edge_name};
+use carnet_api::tls::{Authority, CONTROL_NAME, Identity, SIGNING_NAME, TlsError, edge_name};
 use carnet_core::ids::EdgeId;
+use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::pkcs8::EncodePublicKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    SubjectPublicKeyInfo,
 };
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
@@ -37,6 +40,8 @@ pub enum AuthorityError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("the key cannot be certified: {0}")]
+    Key(String),
     #[error("a certificate cannot be made: {0}")]
     Certificate(#[from] rcgen::Error),
     #[error(transparent)]
@@ -129,6 +134,24 @@ impl CertificateAuthority {
             .subject_alt_names
             .push(SanType::DnsName(edge_name(edge).as_str().try_into()?));
         Ok(request.signed_by(&self.issuer)?.pem())
+    }
+}
+
+impl CertificateAuthority {
+    /// A certificate, PEM, for the key with which the control plane signs statements.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn signing_key(&self, key: &VerifyingKey) -> Result<String, AuthorityError> {
+        let der = key
+            .to_public_key_der()
+            .map_err(|error| AuthorityError::Key(error.to_string()))?;
+        let key = SubjectPublicKeyInfo::from_der(der.as_bytes())?;
+        let mut params = certificate_params("Carnet signing key");
+        params
+            .subject_alt_names
+            .push(SanType::DnsName(SIGNING_NAME.try_into()?));
+        Ok(params.signed_by(&key, &self.issuer)?.pem())
     }
 }
 

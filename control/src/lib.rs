@@ -18,6 +18,7 @@ pub mod agents;
 pub mod authority;
 mod clock;
 pub mod http;
+pub mod keys;
 pub mod migrate;
 pub mod monitor;
 mod names;

@@ -3,17 +3,23 @@
 //!
 //! An edge that does not answer once is unreachable: a state is what was last seen, and `since`
 //! says for how long. Nothing is decided by it; an audit asks the edge itself.
+//!
+//! At each look it also tells every agent the key that statements are signed with, where it has
+//! not been told, and takes what agents have refused into the ledger.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carnet_api::agent::Refusals;
 use carnet_api::v1::{ContainerState, HealthState};
 use carnet_core::ids::EdgeId;
+use carnet_core::permit::{Fingerprint, key_id};
 use futures_util::{StreamExt, stream};
 
 use crate::agents::{Agents, Endpoint, read};
 use crate::clock;
+use crate::keys::PermitKey;
 use crate::store::sightings::{EdgeSighting, Watched};
 use crate::store::{Store, StoreError};
 use tokio::sync::Notify;
@@ -25,9 +31,11 @@ const AT_A_TIME: usize = 32;
 pub async fn watch(
     store: Store,
     agents: Arc<dyn Agents>,
+    key: Arc<PermitKey>,
     interval: Duration,
     look_now: Arc<Notify>,
 ) {
+    let mut told = Told::default();
     let mut interval = tokio::time::interval(interval);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -35,10 +43,56 @@ pub async fn watch(
             _ = interval.tick() => {}
             () = look_now.notified() => interval.reset(),
         }
-        if let Err(error) = look(&store, &agents).await {
+        let looked = async {
+            tell(&store, &agents, &key, &mut told).await?;
+            look(&store, &agents).await
+        };
+        if let Err(error) = looked.await {
             tracing::error!(%error, "the monitor cannot keep what it sees");
         }
     }
+}
+
+/// Which signing key each agent was told last, by this process.
+#[derive(Debug, Default)]
+pub struct Told(HashMap<EdgeId, Fingerprint>);
+
+/// Tells every agent the signing key that is in use, where it is not in `told`.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub async fn tell(
+    store: &Store,
+    agents: &Arc<dyn Agents>,
+    key: &PermitKey,
+    told: &mut Told,
+) -> Result<(), StoreError> {
+    let current = key.current();
+    let id = key_id(&current.signer.public());
+    let untold: Vec<_> = store
+        .enrolled_edges()
+        .await?
+        .into_iter()
+        .filter(|edge| told.0.get(&edge.edge) != Some(&id))
+        .collect();
+    let asked = untold.into_iter().map(|edge| {
+        let (agents, current) = (agents.clone(), current.clone());
+        async move {
+            let answer = agents.tell_signing_key(&edge, &current.certificate).await;
+            (edge, answer)
+        }
+    });
+    let mut answers = stream::iter(asked).buffer_unordered(AT_A_TIME);
+    while let Some((edge, answer)) = answers.next().await {
+        match answer {
+            Ok(()) => {
+                told.0.insert(edge.edge, id);
+            }
+            // At the next look again; before a move it is told in any case.
+            Err(error) => tracing::debug!(%error, "an agent was not told the signing key"),
+        }
+    }
+    Ok(())
 }
 
 /// Looks once.
@@ -55,12 +109,38 @@ pub async fn look(store: &Store, agents: &Arc<dyn Agents>) -> Result<(), StoreEr
         look_at(agents.clone(), edge, containers)
     });
     let mut seen = stream::iter(edges).buffer_unordered(AT_A_TIME);
-    while let Some((edge, sighting, containers)) = seen.next().await {
+    while let Some((edge, sighting, containers, refusals)) = seen.next().await {
         let now = clock::now();
         if store.see_edge(&sighting, now).await? {
             tracing::info!(edge = edge.name, health = ?sighting.health, problems = ?sighting.problems, "an edge's health has changed");
         }
         store.see_containers(&containers, now).await?;
+        enter(store, agents, &edge, refusals).await?;
+    }
+    Ok(())
+}
+
+/// Takes refusals into the ledger, and then has the edge forget them. A crash in between: they
+/// come again, and the store knows which it has.
+async fn enter(
+    store: &Store,
+    agents: &Arc<dyn Agents>,
+    edge: &Endpoint,
+    refusals: Refusals,
+) -> Result<(), StoreError> {
+    if refusals.dropped > 0 {
+        tracing::warn!(
+            edge = edge.name,
+            dropped = refusals.dropped,
+            "an edge refused more than it keeps"
+        );
+    }
+    let Some(through) = refusals.refusals.iter().map(|refused| refused.number).max() else {
+        return Ok(());
+    };
+    store.enter_refusals(edge.edge, &refusals.refusals).await?;
+    if let Err(error) = agents.forget_refusals(edge, through).await {
+        tracing::debug!(%error, "an edge was not told that its refusals are in the ledger");
     }
     Ok(())
 }
@@ -69,12 +149,21 @@ async fn look_at(
     agents: Arc<dyn Agents>,
     edge: Endpoint,
     watched: Vec<Watched>,
-) -> (Endpoint, EdgeSighting, Vec<(Watched, ContainerState)>) {
+) -> (
+    Endpoint,
+    EdgeSighting,
+    Vec<(Watched, ContainerState)>,
+    Refusals,
+) {
     let (reading, _) = read(agents.as_ref(), &edge, clock::now).await;
     let sighting = EdgeSighting::of(edge.edge, &reading);
-    let there = match sighting.health {
-        HealthState::Unreachable => None,
-        _ => agents.containers(&edge).await.ok(),
+    let (there, refusals) = match sighting.health {
+        HealthState::Unreachable => (None, Refusals::default()),
+        _ => {
+            let (there, refusals) = tokio::join!(agents.containers(&edge), agents.refusals(&edge));
+            // Those that are not told now are kept until they are.
+            (there.ok(), refusals.unwrap_or_default())
+        }
     };
     let containers = watched
         .into_iter()
@@ -89,5 +178,5 @@ async fn look_at(
             (watched, state)
         })
         .collect();
-    (edge, sighting, containers)
+    (edge, sighting, containers, refusals)
 }

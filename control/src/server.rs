@@ -4,6 +4,7 @@
 //! DATA/lock                  held while it runs
 //! DATA/carnet.db             the store
 //! DATA/authority.*           see `authority`
+//! DATA/permit.key, ledger.key  see `keys`
 //! DATA/administrator.token   the first administrator's API token
 //! ```
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 use carnet_api::tls::{ClientAuthentication, TlsError, TlsListener, client_config, server_config};
 use carnet_api::v1::Role;
 use carnet_core::ids::{AccountId, TokenId};
+use carnet_core::ledger::{LedgerSigner, NoteFault};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -27,6 +29,7 @@ use uuid::Uuid;
 use crate::agents::{Agents, HttpAgents};
 use crate::authority::{AuthorityError, CertificateAuthority};
 use crate::http::{App, router};
+use crate::keys::{self, KeyError, PermitKey, Purpose};
 use crate::migrate::{Migrations, Pace};
 use crate::secret::Secret;
 use crate::store::{NewAccount, NewToken, Store, StoreError};
@@ -81,6 +84,10 @@ pub enum ServerError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the ledger's key cannot be used: {0}")]
+    Ledger(#[from] NoteFault),
+    #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("cannot set up a client for the agents: {0}")]
     Agents(#[from] reqwest::Error),
@@ -107,7 +114,17 @@ pub async fn run(
     let authority = Arc::new(CertificateAuthority::open(&config.data)?);
     let trusted = authority.authority()?;
     let identity = authority.control(&config.names)?;
-    let store = open_store(&config.data).await?;
+    let origin = format!("carnet/{}", short(&trusted.fingerprint()));
+    let ledger = LedgerSigner::new(&origin, &keys::secret(Purpose::Ledger, &config.data)?)?;
+    let verifier_key = ledger.verifier_key();
+    let store = open_store(&config.data, ledger).await?;
+    let permit_key = Arc::new(PermitKey::open(&config.data, authority.clone())?);
+    store
+        .enter_key(
+            Purpose::Permit.name(),
+            permit_key.current().signer.public().as_bytes(),
+        )
+        .await?;
     let administrator_token = first_start(&config.data, &store).await?;
 
     let agents: Arc<dyn Agents> =
@@ -115,9 +132,11 @@ pub async fn run(
     let migrations = Arc::new(Migrations::new(
         store.clone(),
         agents.clone(),
+        permit_key.clone(),
         MAX_READING_AGE_MS,
         Pace::default(),
     ));
+    let watched_key = permit_key.clone();
     let (stop, stopping) = watch::channel(());
     let look_now = migrations.look_now();
     let router = router(App {
@@ -125,6 +144,8 @@ pub async fn run(
         agents: agents.clone(),
         migrations: migrations.clone(),
         authority,
+        permit_key,
+        verifier_key: verifier_key.into(),
         look_now: look_now.clone(),
         stopping: stopping.clone(),
     });
@@ -149,6 +170,7 @@ pub async fn run(
     let watching = tokio::spawn(monitor::watch(
         store.clone(),
         agents,
+        watched_key,
         config.monitor_interval,
         look_now,
     ));
@@ -196,7 +218,12 @@ fn lock(data: &Path) -> Result<File, ServerError> {
     }
 }
 
-async fn open_store(data: &Path) -> Result<Store, ServerError> {
+/// Enough of a fingerprint to tell ledgers apart.
+fn short(fingerprint: &str) -> &str {
+    fingerprint.get(..16).unwrap_or(fingerprint)
+}
+
+async fn open_store(data: &Path, ledger: LedgerSigner) -> Result<Store, ServerError> {
     let path = data.join("carnet.db");
     // Made here, so that nobody else can read it from the beginning; SQLite gives its journal
     // the same mode.
@@ -206,7 +233,7 @@ async fn open_store(data: &Path) -> Result<Store, ServerError> {
         .mode(0o600)
         .open(&path)
         .map_err(at(&path))?;
-    Ok(Store::open(&path).await?)
+    Ok(Store::open(&path, ledger).await?)
 }
 
 /// Makes the first administrator, where there is no account. The token is written down before the

@@ -15,6 +15,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -438,6 +439,19 @@ impl Fleet {
     /// The program `carnet`, on this machine.
     pub fn carnet(&self) -> PathBuf {
         self.programs.join("carnet")
+    }
+
+    /// A command of `carnet`, on this machine, as one of the accounts.
+    ///
+    /// # Errors
+    /// Where there is no such account.
+    pub fn command(&self, account: &str) -> Result<Command, LabError> {
+        let mut command = Command::new(self.carnet());
+        command
+            .env("CARNET_URL", self.url()?)
+            .env("CARNET_CA", self.authority())
+            .env("CARNET_TOKEN_FILE", &self.account(account)?.token_file);
+        Ok(command)
     }
 
     /// Where the logs of its programs are.

@@ -222,6 +222,7 @@ fn a_container_outlives_moves_denials_failures_and_crashes() {
     a_killed_control_plane_takes_its_moves_up(&mut world);
     a_killed_agent_does_not_lose_the_container(&mut world);
     the_runtime_keeps_its_promises_on_lxc(&world);
+    the_ledger_tells_all_of_it_truly(&mut world);
     drop(world);
     assert_eq!(traces(LAB), Vec::<String>::new());
 }
@@ -431,6 +432,23 @@ fn a_killed_agent_does_not_lose_the_container(world: &mut World) {
             assert_eq!(world.go(APP, "Edge1").state, MigrationState::Completed);
         }
     }
+}
+
+/// After all that was killed and that failed: every move has its permit, every permit its decision.
+fn the_ledger_tells_all_of_it_truly(world: &mut World) {
+    world.fleet.create_account("audrey", Role::Auditor).unwrap();
+    let verified = world
+        .fleet
+        .command("audrey")
+        .unwrap()
+        .args(["ledger", "verify", "--json"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(verified.status.success(), "{told}");
+    let report: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(report["faults"], json!([]));
+    assert!(report["kinds"]["permit"].as_u64().unwrap() > 10, "{told}");
 }
 
 /// The suite that the simulated runtime passes, run on an edge, against a container of its own.

@@ -161,8 +161,10 @@ fn a_restore_that_fails_leaves_nothing_running_and_the_source_can_go_on() {
     scene.go_to(&mut a_move, "source/hand-over");
     fs::remove_file(scene.target().images().join("memory")).unwrap();
     fails(&scene, &a_move, "target/restore");
+    a_move.raised = 1;
     scene.go(&mut a_move, "target/discard");
     assert!(scene.target().is_empty());
+    a_move.raised = 2;
     scene.go(&mut a_move, "source/resume");
     assert!(scene.source().runs());
 }

@@ -17,3 +17,4 @@ mod failure;
 mod questions;
 mod restart;
 mod scene;
+mod statements;

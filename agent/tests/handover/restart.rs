@@ -228,6 +228,7 @@ fn a_target_killed_between_restoring_and_noting_it_down_has_not_been_heard() {
         scene.edges[TARGET].kill();
         put_back(&scene, &a_move, "restored", "prepared");
         scene.edges[TARGET].start();
+        a_move.raised = 1;
         scene.go(&mut a_move, end);
         match end {
             // It runs already, and that is found.
@@ -238,6 +239,7 @@ fn a_target_killed_between_restoring_and_noting_it_down_has_not_been_heard() {
             // Nobody has heard it: it may go.
             _ => {
                 assert!(scene.target().is_empty());
+                a_move.raised = 2;
                 scene.go(&mut a_move, "source/resume");
                 assert!(scene.source().runs());
             }

@@ -7,18 +7,21 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use carnet_agent::permits::{Permits, now};
 use carnet_agent::runtime::{ContainerName, Runtime, SimulatedRuntime};
 use carnet_agent::server::{AgentError, Config, RuntimeChoice, run};
 use carnet_agent::state::{AgentState, EdgeRecord};
-use carnet_api::agent::{Described, Order, PrepareTarget};
-use carnet_api::tls::{self, CONTROL_NAME, Identity, client_config, edge_name};
+use carnet_api::agent::{Described, Order, PrepareTarget, Refusals};
+use carnet_api::tls::{self, CONTROL_NAME, Identity, SIGNING_NAME, client_config, edge_name};
 use carnet_api::v1::{ContainerState, Problem};
-use carnet_core::ids::{EdgeId, MigrationId};
+use carnet_core::ids::{ContainerId, EdgeId, MigrationId};
+use carnet_core::permit::{Abort, Claim, Commit, Party, Permit, Policy, Signer};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PKCS_ED25519,
 };
 use reqwest::Method;
+use serde::Serialize;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
@@ -79,7 +82,7 @@ impl Authority {
     }
 
     /// A certificate for whoever is named so, and its key, PEM.
-    fn certify(&self, name: &str) -> (String, String) {
+    pub fn certify(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -91,12 +94,31 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
+    /// A key with which statements are signed, and its certificate, PEM.
+    pub fn signing_key(&self) -> (Signer, String) {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        // The secret is the last thing in PKCS #8 (RFC 8410), or the last but the public key.
+        let der = key.serialize_der();
+        let at = der
+            .windows(4)
+            .position(|window| window == [0x04, 0x22, 0x04, 0x20])
+            .unwrap()
+            + 4;
+        let signer = Signer::new(der[at..at + 32].try_into().unwrap());
+        assert_eq!(signer.public().as_bytes().as_slice(), key.public_key_raw());
+        let mut params = CertificateParams::new([SIGNING_NAME.to_owned()]).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        (signer, certificate)
+    }
+
     pub fn identity(&self, name: &str) -> Identity {
         let (certificate, key) = self.certify(name);
         Identity::from_pem(&certificate, &key).unwrap()
     }
 
-    fn trusted(&self) -> tls::Authority {
+    pub fn trusted(&self) -> tls::Authority {
         tls::Authority::from_pem(&self.certificate).unwrap()
     }
 }
@@ -105,6 +127,8 @@ impl Authority {
 /// with all that it does.
 pub struct Edge {
     pub id: EdgeId,
+    /// Its certificate and key, PEM.
+    identity: (String, String),
     directory: TempDir,
     agent: Option<Agent>,
 }
@@ -117,7 +141,7 @@ struct Agent {
 }
 
 impl Edge {
-    fn enrolled(authority: &Authority) -> Self {
+    fn enrolled(authority: &Authority, signing_key: &str) -> Self {
         let id = EdgeId::from_uuid(Uuid::now_v7());
         let directory = TempDir::new().unwrap();
         let (certificate, key) = authority.certify(&edge_name(id));
@@ -134,13 +158,26 @@ impl Edge {
             &key,
         )
         .unwrap();
+        Permits::load(directory.path().join("state/permits.json"))
+            .unwrap()
+            .learn(signing_key, &authority.trusted(), now())
+            .unwrap();
         let mut edge = Self {
             id,
+            identity: (certificate, key),
             directory,
             agent: None,
         };
         edge.start();
         edge
+    }
+
+    /// As statements name it.
+    pub fn party(&self) -> Party {
+        Party {
+            edge: self.id,
+            certificate: Identity::fingerprint_of(&self.identity.0).unwrap(),
+        }
     }
 
     pub fn start(&mut self) {
@@ -263,9 +300,12 @@ impl Edge {
             .join(format!("state/handovers/{migration}.json"))
     }
 
-    /// Every file of the edge with its content, the agent's included.
+    /// Every file of the edge with its content, the agent's included; but not what it wrote down
+    /// of refusals.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        files(self.directory.path())
+        let mut files = files(self.directory.path());
+        files.remove(Path::new("state/refusals.json"));
+        files
     }
 }
 
@@ -309,6 +349,15 @@ pub struct Move {
     pub described: Described,
     /// Where the source is told to find the target, if not where it is.
     pub by_way_of: Option<String>,
+    /// Which permit it is made on.
+    pub jti: String,
+    pub container: ContainerId,
+    /// When it was made, in seconds since the Unix epoch.
+    pub made_at_s: i64,
+    /// By how much the generation is raised in aborts.
+    pub raised: u64,
+    /// What is shown instead of the statement that fits, and under which generation.
+    pub statement: Option<(String, u64)>,
 }
 
 /// Whose certificate a request shows.
@@ -316,6 +365,8 @@ pub struct Move {
 pub enum Caller {
     Control,
     Edge(EdgeId),
+    /// Its certificate is one of the authority's for that edge, and not the one that its agent has.
+    Double(EdgeId),
     /// Its certificate has the control plane's name, and is of another authority.
     Stranger,
     /// It shows none.
@@ -324,7 +375,9 @@ pub enum Caller {
 
 /// Three edges and a control plane.
 pub struct Scene {
-    authority: Authority,
+    pub authority: Authority,
+    /// Of the control plane's statements.
+    pub signer: Signer,
     pub strangers: Authority,
     pub edges: [Edge; 3],
     runtime: tokio::runtime::Runtime,
@@ -338,9 +391,11 @@ impl Scene {
     /// With the container running at the source.
     pub fn new() -> Self {
         let authority = Authority::new();
+        let (signer, signing_key) = authority.signing_key();
         let scene = Self {
-            edges: [(); 3].map(|()| Edge::enrolled(&authority)),
+            edges: [(); 3].map(|()| Edge::enrolled(&authority, &signing_key)),
             authority,
+            signer,
             strangers: Authority::new(),
             runtime: tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
@@ -390,6 +445,7 @@ impl Scene {
                 source: self.edges[source].id,
                 target: self.edges[target].id,
                 target_address: String::new(),
+                statement: String::new(),
             },
             described: Described {
                 description: serde_json::json!({ "simulated": true }),
@@ -397,6 +453,57 @@ impl Scene {
                 rootfs_bytes: 0,
             },
             by_way_of: None,
+            jti: Uuid::now_v7().to_string(),
+            container: ContainerId::from_uuid(Uuid::now_v7()),
+            made_at_s: now().0 / 1_000,
+            raised: 0,
+            statement: None,
+        }
+    }
+
+    /// The permit of `a_move`.
+    pub fn permit(&self, a_move: &Move) -> Permit {
+        let order = &a_move.order;
+        Permit {
+            claim: Claim {
+                iss: Claim::issuer(),
+                jti: a_move.jti.clone(),
+                iat: a_move.made_at_s,
+                sub: a_move.container,
+                name: order.container.clone(),
+                migration: order.migration,
+                generation: order.generation,
+                source: self.edge(order.source).party(),
+                target: self.edge(order.target).party(),
+            },
+            exp: a_move.made_at_s + 300,
+            requirements: Policy::of(1, &serde_json::json!({})),
+            attributes: Policy::of(1, &serde_json::json!({})),
+            utilization: None,
+            decision: 1,
+        }
+    }
+
+    /// What the control plane signs for the order `name` of `a_move`, and the generation that it
+    /// is given under.
+    pub fn statement(&self, a_move: &Move, name: &str) -> (String, u64) {
+        let permit = self.permit(a_move);
+        let raised = |by| Claim {
+            generation: permit.claim.generation + by,
+            ..permit.claim.clone()
+        };
+        match name {
+            "target/restore" | "source/release" | "target/clean" => {
+                let claim = raised(1);
+                let generation = claim.generation;
+                (self.signer.sign(&Commit { claim }).unwrap(), generation)
+            }
+            "source/resume" | "target/discard" => {
+                let claim = raised(a_move.raised);
+                let generation = claim.generation;
+                (self.signer.sign(&Abort { claim }).unwrap(), generation)
+            }
+            _ => (self.signer.sign(&permit).unwrap(), permit.claim.generation),
         }
     }
 
@@ -404,7 +511,14 @@ impl Scene {
     pub fn client(&self, caller: Caller, edge: &Edge) -> (reqwest::Client, String) {
         let identity = match caller {
             Caller::Control => Some(self.authority.identity(CONTROL_NAME)),
-            Caller::Edge(id) => Some(self.authority.identity(&edge_name(id))),
+            Caller::Edge(id) => match self.edges.iter().find(|edge| edge.id == id) {
+                Some(edge) => {
+                    let (certificate, key) = &edge.identity;
+                    Some(Identity::from_pem(certificate, key).unwrap())
+                }
+                None => Some(self.authority.identity(&edge_name(id))),
+            },
+            Caller::Double(id) => Some(self.authority.identity(&edge_name(id))),
             Caller::Stranger => Some(self.strangers.identity(CONTROL_NAME)),
             Caller::Nobody => None,
         };
@@ -425,14 +539,22 @@ impl Scene {
             order,
             described,
             by_way_of,
+            statement,
+            ..
         } = a_move;
         let edge = match name.starts_with("source/") {
             true => order.source,
             false => order.target,
         };
         let direct = || self.edge(order.target).address();
+        let (statement, generation) = match statement {
+            Some(shown) => shown.clone(),
+            None => self.statement(a_move, name),
+        };
         let order = Order {
             target_address: by_way_of.clone().unwrap_or_else(direct),
+            generation,
+            statement,
             ..order.clone()
         };
         let (client, base) = self.client(caller, self.edge(edge));
@@ -472,6 +594,24 @@ impl Scene {
             a_move.described = serde_json::from_value(done.clone()).unwrap();
         }
         done
+    }
+
+    /// What `edge` has refused and not forgotten.
+    pub fn refusals(&self, edge: &Edge) -> Refusals {
+        serde_json::from_value(self.get(edge, "/v1/refusals").unwrap()).unwrap()
+    }
+
+    /// Tells `edge` something as the control plane.
+    pub fn tell(
+        &self,
+        edge: &Edge,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Value, Problem> {
+        let (client, base) = self.client(Caller::Control, edge);
+        let request = client.request(method, format!("{base}{path}")).json(body);
+        self.block_on(answer(request)).expect("no answer at all")
     }
 
     /// Asks as the control plane.

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use carnet_core::permit::Fingerprint;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -19,6 +20,8 @@ pub enum TlsError {
     Empty(&'static str),
     #[error("TLS refuses the certificate or key: {0}")]
     Rustls(#[from] rustls::Error),
+    #[error("the certificate is not that of a signing key")]
+    NotSigningKey,
     #[error("TLS refuses the authority's certificate: {0}")]
     Verifier(#[from] rustls::client::VerifierBuilderError),
 }
@@ -87,6 +90,30 @@ impl Identity {
                 source,
             })?;
         Ok(Self { chain, key })
+    }
+
+    /// SHA-256 of a certificate (DER) that is given as PEM.
+    ///
+    /// # Errors
+    /// Where `pem` holds no certificate.
+    pub fn fingerprint_of(pem: &str) -> Result<Fingerprint, TlsError> {
+        CertificateDer::from_pem_slice(pem.as_bytes())
+            .map(|certificate| Fingerprint::of(&certificate))
+            .map_err(|source| TlsError::Pem {
+                what: "certificate",
+                source,
+            })
+    }
+
+    /// SHA-256 of the certificate (DER).
+    ///
+    /// # Errors
+    /// Where there is no certificate.
+    pub fn fingerprint(&self) -> Result<Fingerprint, TlsError> {
+        self.chain
+            .first()
+            .map(|certificate| Fingerprint::of(certificate))
+            .ok_or(TlsError::Empty("certificate file"))
     }
 }
 

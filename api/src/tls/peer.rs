@@ -4,6 +4,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 
 use super::{CONTROL_NAME, TlsListener, edge_name};
 use carnet_core::ids::EdgeId;
+use carnet_core::permit::Fingerprint;
 
 /// Who is at the other end of a connection: axum's `ConnectInfo` on a [`TlsListener`].
 #[derive(Debug, Clone, Default)]
@@ -24,6 +25,13 @@ impl Peer {
     /// Whether the peer showed `edge`'s certificate.
     pub fn is_edge(&self, edge: EdgeId) -> bool {
         self.is_named(&edge_name(edge))
+    }
+
+    /// SHA-256 of the certificate (DER) that the peer showed, where it showed one.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.certificate
+            .as_ref()
+            .map(|certificate| Fingerprint::of(certificate))
     }
 
     fn is_named(&self, name: &str) -> bool {

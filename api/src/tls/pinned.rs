@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use carnet_core::permit::Fingerprint;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
@@ -8,7 +9,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme,
 };
 
-use super::identity::{Authority, TlsError, provider};
+use super::identity::{Authority, Identity, TlsError, client_config, provider};
 
 /// Trusts the one authority whose certificate has a known SHA-256, before its certificate itself
 /// is known: an agent that enrols has only the fingerprint, from its one-time token. The server
@@ -73,6 +74,81 @@ impl ServerCertVerifier for PinnedAuthority {
             .signature_verification_algorithms
             .supported_schemes()
     }
+}
+
+/// Trusts one certificate of the authority, and no other.
+#[derive(Debug)]
+struct PinnedPeer {
+    certificate: Fingerprint,
+    authority: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for PinnedPeer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if Fingerprint::of(end_entity) != self.certificate {
+            return Err(Error::InvalidCertificate(
+                CertificateError::ApplicationVerificationFailure,
+            ));
+        }
+        self.authority.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authority.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authority.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authority.supported_verify_schemes()
+    }
+}
+
+/// What a client needs to speak TLS 1.3, with a certificate of its own, to the one holder of
+/// `certificate`: whoever else answers is sent nothing.
+///
+/// # Errors
+/// Where TLS cannot use the certificates.
+pub fn client_config_for_peer(
+    authority: &Authority,
+    identity: &Identity,
+    certificate: Fingerprint,
+) -> Result<ClientConfig, TlsError> {
+    let mut config = client_config(authority, Some(identity))?;
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(authority.roots()?, provider()).build()?;
+    config
+        .dangerous()
+        .set_certificate_verifier(Arc::new(PinnedPeer {
+            certificate,
+            authority: verifier,
+        }));
+    Ok(config)
 }
 
 /// What a client needs to speak TLS 1.3 to a server of the authority whose certificate has the

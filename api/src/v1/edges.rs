@@ -162,6 +162,8 @@ pub struct Enrolment {
     pub certificate: String,
     /// PEM.
     pub authority: String,
+    /// The certificate of the key with which the control plane signs permits, PEM.
+    pub signing_key: String,
     /// Where the owner said that the agent listens, `ip:port`.
     pub address: String,
 }

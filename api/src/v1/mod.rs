@@ -7,6 +7,7 @@ mod accounts;
 mod audits;
 mod containers;
 mod edges;
+mod ledger;
 mod migrations;
 mod problem;
 
@@ -20,6 +21,7 @@ pub use edges::{
     Health, HealthState, NewShareKey, RedeemShareKey, RegisterEdge, ShareKey, UpdateAttributes,
     UtilizationReading,
 };
+pub use ledger::{Consistency, Keys, LedgerEntry, PermitKey, ProvenEntry, Stay};
 pub use migrations::{CreateMigration, Migration, MigrationState, PhaseTiming, Transferred};
 pub use problem::{InputFault, Problem};
 

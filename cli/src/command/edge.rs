@@ -94,6 +94,11 @@ enum EdgeAction {
         /// Name or id
         edge: Reference,
     },
+    /// Trust an edge's agent no more, at once, until it enrols anew
+    Disenrol {
+        /// Name or id
+        edge: Reference,
+    },
     /// Give a container owner the use of an edge; the key goes to standard output, this once
     Share {
         /// Name or id
@@ -174,6 +179,11 @@ impl EdgeCommand {
                 session.show(&edge, view::edge::edge)?;
             }
             EdgeAction::EnrolToken { edge } => enrol_token(&session, &edge).await?,
+            EdgeAction::Disenrol { edge } => {
+                let path = format!("/v1/edges/{edge}/disenrol");
+                let edge = session.act::<Edge>(&path).await?;
+                session.show(&edge, view::edge::edge)?;
+            }
             EdgeAction::Share { edge, with } => share(&session, &edge, &with).await?,
             EdgeAction::Revoke { edge, from } => revoke(&session, &edge, &from).await?,
             EdgeAction::Keys { edge } => {

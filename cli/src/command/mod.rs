@@ -5,6 +5,8 @@ pub mod agent;
 pub mod audit;
 pub mod container;
 pub mod edge;
+pub mod key;
+pub mod ledger;
 pub mod migrate;
 pub mod migration;
 pub mod serve;
@@ -29,5 +31,7 @@ pub async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Audit(command) => command.run().await,
         Command::Migrate(command) => command.run().await,
         Command::Migration(command) => command.run().await,
+        Command::Ledger(command) => command.run().await,
+        Command::Key(command) => command.run().await,
     }
 }

@@ -4,6 +4,7 @@ pub mod account;
 pub mod attempt;
 pub mod container;
 pub mod edge;
+pub mod ledger;
 pub mod migration;
 pub mod quantity;
 mod table;

@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use carnet_api::agent::{
-    Container, CopiedAhead, Described, Done, Facts, HandedOver, Order, PlacedClaim, PrepareTarget,
-    Reading,
+    Container, CopiedAhead, Described, Done, Facts, ForgetRefusals, HandedOver, Order, PlacedClaim,
+    PrepareTarget, Reading, Refusals, SigningKey,
 };
 use carnet_api::tls::edge_name;
 use carnet_api::v1::Problem;
@@ -130,10 +130,10 @@ impl HttpAgents {
         let name = edge_name(edge.edge);
         self.addresses.set(&name, address.ip());
         let url = format!("https://{name}:{}{}", address.port(), request.path);
-        let mut http = match request.body {
-            Some(body) => self.http.request(Method::POST, url).json(body),
-            None => self.http.request(Method::GET, url),
-        };
+        let mut http = self.http.request(request.method.clone(), url);
+        if let Some(body) = request.body {
+            http = http.json(body);
+        }
         http = http.timeout(request.limit);
         let mut response = http.send().await.map_err(unreachable)?;
         let status = response.status();
@@ -160,8 +160,9 @@ impl HttpAgents {
     }
 }
 
-/// One request to an agent; with a body it is a POST.
+/// One request to an agent.
 struct Request<'a, B> {
+    method: Method,
     path: &'a str,
     asked: &'static str,
     body: Option<&'a B>,
@@ -179,6 +180,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 fn question<'a>(path: &'a str, asked: &'static str) -> Request<'a, ()> {
     Request {
+        method: Method::GET,
         path,
         asked,
         body: None,
@@ -210,9 +212,42 @@ impl Agents for HttpAgents {
         })
     }
 
+    fn tell_signing_key<'a>(&'a self, edge: &'a Endpoint, certificate: &'a str) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let request = Request {
+                method: Method::PUT,
+                path: "/v1/signing-key",
+                asked: "take the key that statements are signed with",
+                body: Some(&SigningKey {
+                    certificate: certificate.to_owned(),
+                }),
+                limit: QUESTION_LIMIT,
+            };
+            self.ask::<Done>(edge, request).await.map(|_| ())
+        })
+    }
+
+    fn refusals<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Refusals> {
+        Box::pin(self.ask(edge, question("/v1/refusals", "list what it refused")))
+    }
+
+    fn forget_refusals<'a>(&'a self, edge: &'a Endpoint, through: u64) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let request = Request {
+                method: Method::POST,
+                path: "/v1/refusals/forget",
+                asked: "forget what it refused",
+                body: Some(&ForgetRefusals { through }),
+                limit: QUESTION_LIMIT,
+            };
+            self.ask::<Done>(edge, request).await.map(|_| ())
+        })
+    }
+
     fn prepare_source<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Described> {
         Box::pin(async move {
             let request = Request {
+                method: Method::POST,
                 path: &order_path(order.migration, "source/prepare"),
                 asked: "make ready to send the container",
                 body: Some(order),
@@ -225,6 +260,7 @@ impl Agents for HttpAgents {
     fn prepare_target<'a>(&'a self, edge: &'a Endpoint, order: &'a PrepareTarget) -> Asked<'a, ()> {
         Box::pin(async move {
             let request = Request {
+                method: Method::POST,
                 path: &order_path(order.order.migration, "target/prepare"),
                 asked: "make ready to take the container",
                 body: Some(order),
@@ -237,6 +273,7 @@ impl Agents for HttpAgents {
     fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, CopiedAhead> {
         Box::pin(async move {
             let request = Request {
+                method: Method::POST,
                 path: &order_path(order.migration, "source/copy-ahead"),
                 asked: "send the root file system",
                 body: Some(order),
@@ -249,6 +286,7 @@ impl Agents for HttpAgents {
     fn hand_over<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, HandedOver> {
         Box::pin(async move {
             let request = Request {
+                method: Method::POST,
                 path: &order_path(order.migration, "source/hand-over"),
                 asked: "freeze the container and send its memory",
                 body: Some(order),
@@ -273,6 +311,7 @@ impl Agents for HttpAgents {
         };
         Box::pin(async move {
             let request = Request {
+                method: Method::POST,
                 path: &order_path(order.migration, path),
                 asked,
                 body: Some(order),

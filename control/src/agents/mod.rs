@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
     Container, CopiedAhead, Described, Facts, HandedOver, Order, PlacedClaim, PrepareTarget,
-    Reading,
+    Reading, Refusals,
 };
 use carnet_api::v1::Problem;
 use carnet_core::ids::EdgeId;
@@ -52,6 +52,12 @@ pub trait Agents: Send + Sync + 'static {
     fn containers<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Vec<Container>>;
     /// The claim code placed inside `container`.
     fn claim<'a>(&'a self, edge: &'a Endpoint, container: &'a str) -> Asked<'a, PlacedClaim>;
+    /// Tells it the key that statements are signed with, by its certificate (PEM).
+    fn tell_signing_key<'a>(&'a self, edge: &'a Endpoint, certificate: &'a str) -> Asked<'a, ()>;
+    /// What it has refused and not been told to forget.
+    fn refusals<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Refusals>;
+    /// Has it forget refusals up to and with the number `through`.
+    fn forget_refusals<'a>(&'a self, edge: &'a Endpoint, through: u64) -> Asked<'a, ()>;
     fn prepare_source<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Described>;
     fn prepare_target<'a>(&'a self, edge: &'a Endpoint, order: &'a PrepareTarget) -> Asked<'a, ()>;
     fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, CopiedAhead>;

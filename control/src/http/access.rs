@@ -41,11 +41,21 @@ const CONTAINER_READERS: Access = READERS;
 const MIGRATION_READERS: Access =
     Roles(&[Role::ContainerOwner, Role::Auditor, Role::Administrator]);
 
+/// The ledger holds everyone's policies.
+const LEDGER_READERS: Access = Roles(&[Role::Auditor, Role::Administrator]);
+
 /// Every route of the API.
 pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, "/v1/health", Public),
     (Method::GET, "/v1/openapi.json", Public),
     (Method::POST, "/v1/enrolments", Public),
+    (Method::GET, "/v1/keys", Public),
+    (Method::POST, "/v1/keys/permit/rotate", ADMINISTRATOR),
+    (Method::GET, "/ledger/{*path}", LEDGER_READERS),
+    (Method::GET, "/v1/ledger/entries", LEDGER_READERS),
+    (Method::GET, "/v1/ledger/entries/{number}", LEDGER_READERS),
+    (Method::GET, "/v1/ledger/consistency", LEDGER_READERS),
+    (Method::GET, "/v1/ledger/stays", LEDGER_READERS),
     (Method::GET, "/v1/whoami", AnyAccount),
     (Method::GET, "/v1/tokens", AnyAccount),
     (Method::POST, "/v1/tokens", AnyAccount),
@@ -62,6 +72,7 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
         "/v1/edges/{edge}/enrolment-tokens",
         EDGE_OWNER,
     ),
+    (Method::POST, "/v1/edges/{edge}/disenrol", EDGE_OWNER),
     (
         Method::GET,
         "/v1/edges/{edge}/share-keys",

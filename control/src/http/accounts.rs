@@ -41,6 +41,7 @@ async fn list(State(app): State<App>) -> Result<Json<Vec<Account>>, ApiError> {
 )]
 async fn create(
     State(app): State<App>,
+    caller: Caller,
     Input(asked): Input<CreateAccount>,
 ) -> Result<(StatusCode, Json<Account>), ApiError> {
     check_name("name", &asked.name)?;
@@ -56,7 +57,7 @@ async fn create(
         roles,
         created_at: clock::now(),
     };
-    match app.store.create_account(&new).await {
+    match app.store.create_account(&new, caller.account).await {
         Err(error) if error.is_duplicate() => Err(ApiError::conflict(format!(
             "there is an account `{}` already",
             new.name
@@ -90,6 +91,7 @@ async fn create(
 async fn create_token(
     State(app): State<App>,
     Named(name): Named,
+    caller: Caller,
     Input(asked): Input<CreateApiToken>,
 ) -> Result<(StatusCode, Json<NewApiToken>), ApiError> {
     let account = app
@@ -97,7 +99,15 @@ async fn create_token(
         .account(&name)
         .await?
         .ok_or_else(|| ApiError::not_found("account", &name))?;
-    let token = tokens::make(&app, account.id, &account.roles, None, asked).await?;
+    let token = tokens::make(
+        &app,
+        caller.account,
+        account.id,
+        &account.roles,
+        None,
+        asked,
+    )
+    .await?;
     Ok((StatusCode::CREATED, Json(token)))
 }
 

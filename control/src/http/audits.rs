@@ -13,8 +13,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(audit))
 }
 
-/// Audits every candidate of a destination, with its utilization as it is now. Nothing is moved,
-/// and nothing is kept.
+/// Audits every candidate of a destination, with its utilization as it is now. Nothing is moved;
+/// the ledger keeps what was decided, marked as a dry run.
 #[utoipa::path(
     post, path = "/v1/audits", tag = "migrations", operation_id = "audit",
     request_body = CreateAudit,
@@ -31,7 +31,10 @@ async fn audit(
     Input(asked): Input<CreateAudit>,
 ) -> Result<Json<AuditReport>, ApiError> {
     let container = containers::owned(&app, &caller, &asked.container).await?;
-    let attempts = app.migrations.dry_run(container.id, &asked.to).await?;
+    let attempts = app
+        .migrations
+        .dry_run(container.id, &asked.to, caller.account)
+        .await?;
     Ok(Json(AuditReport {
         container: container.name,
         to: asked.to,

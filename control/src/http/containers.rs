@@ -322,7 +322,7 @@ async fn confirm(
     let record = find(&app, &name, on_own_edge).await?;
     let confirmed = app
         .store
-        .confirm_container(record.container.id, clock::now())
+        .confirm_container(record.container.id, caller.account, clock::now())
         .await;
     match confirmed {
         Err(error) if error.is_duplicate() => Err(anothers(&record.container.name)),
@@ -353,7 +353,11 @@ async fn forget(
     caller: Caller,
 ) -> Result<Json<Value>, ApiError> {
     let container = owned(&app, &caller, &name).await?;
-    if app.store.delete_container(container.id).await? {
+    if app
+        .store
+        .delete_container(container.id, caller.account)
+        .await?
+    {
         Ok(Json(serde_json::json!({})))
     } else {
         Err(ApiError::conflict(format!(

@@ -36,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(show))
         .routes(routes!(describe))
         .routes(routes!(create_enrolment_token))
+        .routes(routes!(disenrol))
 }
 
 /// Attributes as somebody wrote them: an object with long names, or a compact row.
@@ -316,6 +317,26 @@ async fn create_enrolment_token(
             expires_at_ms,
         }),
     ))
+}
+
+/// Trusts the edge's agent no more, at once: no order, no permit and no container goes to it until
+/// it has enrolled anew. Containers that are there stay there.
+#[utoipa::path(
+    post, path = "/v1/edges/{edge}/disenrol", tag = "edges", operation_id = "disenrol_edge",
+    params(("edge" = String, Path, description = "Its name or id.")),
+    responses((status = 200, body = Edge), (status = 404, body = Problem))
+)]
+async fn disenrol(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+) -> Result<Json<Edge>, ApiError> {
+    let edge = owned(&app, &caller, &name).await?;
+    app.store
+        .disenrol(edge.id, caller.account, clock::now())
+        .await?;
+    let edge = owned(&app, &caller, &name).await?;
+    Ok(Json(shown(&caller, edge)))
 }
 
 #[cfg(test)]

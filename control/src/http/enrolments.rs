@@ -1,6 +1,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use carnet_api::tls::Identity;
 use carnet_api::v1::{EnrolEdge, Enrolment, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -57,7 +58,13 @@ async fn enrol(
         })?;
     // The token is used up only now: a request that was no good may be mended. A crash after
     // this line: the owner makes another token.
-    if !app.store.enrol(&hash, &asked.detected, now).await? {
+    let fingerprint =
+        Identity::fingerprint_of(&certificate).map_err(|error| ApiError::internal(&error))?;
+    if !app
+        .store
+        .enrol(&hash, &asked.detected, fingerprint, now)
+        .await?
+    {
         return Err(refused());
     }
     let record = app
@@ -72,6 +79,7 @@ async fn enrol(
             name: record.name,
             certificate,
             authority: app.authority.certificate().to_owned(),
+            signing_key: app.permit_key.current().certificate.clone(),
             address: record.address,
         }),
     ))

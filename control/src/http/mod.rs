@@ -10,6 +10,8 @@ mod containers;
 mod edges;
 mod enrolments;
 mod idempotency;
+mod keys;
+mod ledger;
 mod migrations;
 pub mod openapi;
 pub mod problem;
@@ -27,6 +29,7 @@ use utoipa_axum::router::OpenApiRouter;
 use self::problem::ApiError;
 use crate::agents::Agents;
 use crate::authority::CertificateAuthority;
+use crate::keys::PermitKey;
 use crate::migrate::Migrations;
 use crate::store::Store;
 
@@ -40,6 +43,9 @@ pub struct App {
     pub agents: Arc<dyn Agents>,
     pub migrations: Arc<Migrations>,
     pub authority: Arc<CertificateAuthority>,
+    pub permit_key: Arc<PermitKey>,
+    /// What checkpoints of the ledger are verified with (C2SP signed-note).
+    pub verifier_key: Arc<str>,
     /// Notified when there is something new for the monitor to look at.
     pub look_now: Arc<Notify>,
     /// Changes when the control plane is about to stop: whoever waits is answered.
@@ -58,6 +64,8 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(containers::routes())
         .merge(audits::routes())
         .merge(migrations::routes())
+        .merge(ledger::routes())
+        .merge(keys::routes())
 }
 
 /// The API.

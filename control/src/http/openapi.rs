@@ -61,6 +61,12 @@ pub fn document() -> utoipa::openapi::OpenApi {
             complete(operation, method, *access);
         }
     }
+    // How the router writes a parameter that may hold slashes is its own affair.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths
+        .into_iter()
+        .map(|(path, item)| (path.replace("{*", "{"), item))
+        .collect();
     document
 }
 

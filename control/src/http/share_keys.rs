@@ -157,7 +157,9 @@ async fn revoke(
     record
         .filter(|record| record.owner == caller.account)
         .ok_or_else(missing)?;
-    app.store.revoke_share_key(key, clock::now()).await?;
+    app.store
+        .revoke_share_key(key, caller.account, clock::now())
+        .await?;
     Ok(Json(find(&app, key).await?.key))
 }
 

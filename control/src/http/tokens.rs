@@ -29,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Makes a token for `account`, with some of the roles `held`, good until `until` at the most.
 pub(super) async fn make(
     app: &App,
+    by: AccountId,
     account: AccountId,
     held: &[Role],
     until: Option<UnixMillis>,
@@ -68,7 +69,7 @@ pub(super) async fn make(
         created_at: now,
         expires_at: asked_until.into_iter().chain(until).min(),
     };
-    app.store.create_token(&new).await?;
+    app.store.create_token(&new, by).await?;
     Ok(NewApiToken {
         token: ApiToken {
             id: new.id,
@@ -104,6 +105,7 @@ async fn create(
 ) -> Result<(StatusCode, Json<NewApiToken>), ApiError> {
     let token = make(
         &app,
+        caller.account,
         caller.account,
         &caller.roles,
         caller.token_expires_at,

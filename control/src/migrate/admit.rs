@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use carnet_api::v1::{Attempt, AttemptOutcome, Reason, UtilizationReading};
-use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::Decision;
 use carnet_core::migration::{Candidate, MigrationPlan, Subject};
-use carnet_core::policy::{self, Element, Reasons, Utilization};
+use carnet_core::policy::{self, Element, Utilization, Verdict};
 
 use crate::agents::{Agents, read};
 use crate::clock;
@@ -15,6 +15,8 @@ use crate::store::sightings::EdgeSighting;
 /// What came of a candidate.
 pub struct Audited {
     pub attempt: Attempt,
+    /// The same for the ledger, as a dry run's.
+    pub decision: Decision,
     /// Where it is permitted and ready.
     pub plan: Option<Box<MigrationPlan>>,
     /// What its agent's answer says of the edge, where it has an agent.
@@ -59,8 +61,27 @@ pub async fn audit(
     }
     let now = clock::now();
     let began = Instant::now();
-    let planned = plan(moving, edge, utilization.as_ref(), now, max_reading_age_ms);
+    let subject = Subject {
+        container: moving.container,
+        generation: moving.generation,
+        source: moving.edge,
+        requirements: &moving.requirements,
+        requirements_revision: moving.requirements_revision,
+    };
+    let candidate = Candidate {
+        edge: edge.endpoint.edge,
+        attributes: &edge.attributes,
+        attributes_revision: edge.attributes_revision,
+        utilization: utilization.as_ref(),
+    };
+    let planned = MigrationPlan::from_audit(&subject, &candidate, now, max_reading_age_ms);
     let compare_took = began.elapsed();
+    let verdict = match &planned {
+        Ok(_) => Verdict::Permit,
+        Err(reasons) => Verdict::Deny(reasons.clone()),
+    };
+    let mut decision = Decision::of(&subject, &candidate, now, max_reading_age_ms, verdict);
+    decision.ready = problems.is_empty();
     let attempt = |outcome| Attempt {
         edge: edge.endpoint.edge,
         edge_name: edge.endpoint.name.clone(),
@@ -86,35 +107,10 @@ pub async fn audit(
     };
     Audited {
         attempt: attempt(outcome),
+        decision,
         plan,
         sighting,
     }
-}
-
-fn plan(
-    moving: &Moving,
-    edge: &UsableEdge,
-    utilization: Option<&Utilization>,
-    now: UnixMillis,
-    max_reading_age_ms: u64,
-) -> Result<MigrationPlan, Reasons> {
-    MigrationPlan::from_audit(
-        &Subject {
-            container: moving.container,
-            generation: moving.generation,
-            source: moving.edge,
-            requirements: &moving.requirements,
-            requirements_revision: moving.requirements_revision,
-        },
-        &Candidate {
-            edge: edge.endpoint.edge,
-            attributes: &edge.attributes,
-            attributes_revision: edge.attributes_revision,
-            utilization,
-        },
-        now,
-        max_reading_age_ms,
-    )
 }
 
 /// A reason, and where it is that there is no reading, why there is none.

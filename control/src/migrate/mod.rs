@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use carnet_api::v1::{Attempt, DestinationSpec};
-use carnet_core::ids::{ContainerId, MigrationId};
+use carnet_core::ids::{AccountId, ContainerId, MigrationId};
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Notify, broadcast};
 use tokio::task::{AbortHandle, JoinSet};
@@ -19,6 +19,7 @@ use self::admit::Audited;
 use crate::agents::Agents;
 use crate::clock;
 use crate::http::problem::ApiError;
+use crate::keys::PermitKey;
 use crate::store::migrations::{Moving, NewMigration, UsableEdge};
 use crate::store::{Store, StoreError};
 
@@ -70,6 +71,8 @@ struct Tasks {
 struct Parts {
     store: Store,
     agents: Arc<dyn Agents>,
+    /// Signs what edges are given in writing.
+    key: Arc<PermitKey>,
     /// Readings older than this, in milliseconds, count as none.
     max_reading_age_ms: u64,
     pace: Pace,
@@ -80,11 +83,18 @@ struct Parts {
 }
 
 impl Migrations {
-    pub fn new(store: Store, agents: Arc<dyn Agents>, max_reading_age_ms: u64, pace: Pace) -> Self {
+    pub fn new(
+        store: Store,
+        agents: Arc<dyn Agents>,
+        key: Arc<PermitKey>,
+        max_reading_age_ms: u64,
+        pace: Pace,
+    ) -> Self {
         Self {
             parts: Arc::new(Parts {
                 store,
                 agents,
+                key,
                 max_reading_age_ms,
                 pace,
                 news: broadcast::channel(NEWS).0,
@@ -145,7 +155,7 @@ impl Migrations {
     }
 
     /// Audits every candidate of a destination as a move would, in the order of drawing. Nothing
-    /// is moved, and nothing is kept but what was seen of the edges.
+    /// is moved; the ledger keeps what was decided, as a dry run `by` whoever asked.
     ///
     /// # Errors
     /// Where there is no candidate, as the API tells it.
@@ -153,6 +163,7 @@ impl Migrations {
         &self,
         container: ContainerId,
         to: &DestinationSpec,
+        by: AccountId,
     ) -> Result<Vec<Attempt>, ApiError> {
         let (moving, candidates) = self.parts.candidates(container, to).await??;
         let audits: Vec<_> = candidates
@@ -161,10 +172,15 @@ impl Migrations {
             .collect();
         let audited: Vec<Result<Audited, StoreError>> =
             stream::iter(audits).buffered(AT_A_TIME).collect().await;
-        audited
-            .into_iter()
-            .map(|audited| Ok(audited?.attempt))
-            .collect()
+        let mut attempts = Vec::new();
+        let mut decisions = Vec::new();
+        for audited in audited {
+            let audited = audited?;
+            attempts.push(audited.attempt);
+            decisions.push(audited.decision);
+        }
+        self.parts.store.enter_dry_run(by, decisions).await?;
+        Ok(attempts)
     }
 
     /// Notified when there is something new for the monitor to look at.

@@ -12,12 +12,21 @@ use carnet_api::agent::{Order, PrepareTarget};
 use carnet_api::v1::{Attempt, PhaseTiming};
 use carnet_core::ids::MigrationId;
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::Decision;
 use carnet_core::migration::{Effect, Event, MigrationPlan, Phase, State, step};
+use carnet_core::permit::{Abort, Claim, Commit, Fingerprint, Permit, Unverified, key_id};
 
 use super::Parts;
 use crate::agents::{AgentError, Command, Endpoint};
 use crate::clock;
-use crate::store::migrations::{Facts, Run, Step, wire_state};
+use crate::keys::Current;
+use crate::secret::Secret;
+use crate::store::migrations::{Facts, Permitting, Run, Step, wire_state};
+
+/// How long a permit is good for, in seconds: the copying ahead has to be done within it.
+const PERMIT_LIFE_S: i64 = Permit::LONGEST_S;
+/// Random bytes in it.
+const NONCE_BYTES: usize = 16;
 
 /// Carries out the migration `id` from where it stands to its end. `began` is when its present
 /// phase began, where that was in this process.
@@ -35,6 +44,7 @@ pub(super) async fn run(parts: Arc<Parts>, id: MigrationId, began: Option<Instan
         began,
         frozen: None,
         failures: 0,
+        told: None,
     };
     while runner.advance().await {}
 }
@@ -49,6 +59,8 @@ struct Runner {
     frozen: Option<(f64, Instant)>,
     /// Effects in a row that were not carried out.
     failures: u32,
+    /// The signing key that both edges have been told by this runner.
+    told: Option<Fingerprint>,
 }
 
 /// The two edges of a move, and what goes into each order to them.
@@ -78,19 +90,109 @@ impl Runner {
             | Effect::WithdrawTarget(plan)
             | Effect::DiscardTarget(plan)
             | Effect::ResumeSource(plan) => {
-                let edges = self.edges(plan).await;
-                let event = match self.order(effect, edges).await {
-                    Ok(()) => Event::Done,
-                    Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
-                    Err(error) => Event::Unclear(error.to_string()),
+                let key = self.parts.key.current();
+                let event = match self.statement(effect, &key) {
+                    Ok(statement) => {
+                        let edges = self.edges(plan, statement).await;
+                        match self.order(effect, edges, &key).await {
+                            Ok(()) => Event::Done,
+                            Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
+                            Err(error) => Event::Unclear(error.to_string()),
+                        }
+                    }
+                    Err(problem) => {
+                        tracing::error!(migration = %self.run.id, problem, "the runner is at fault");
+                        Event::Failed(problem)
+                    }
                 };
                 self.feed(event, None).await
             }
         }
     }
 
+    /// What the orders of `effect` are given on: the permit, or a commit or abort of it that
+    /// `key` signs.
+    ///
+    /// # Errors
+    /// Where the migration has no permit that can be read, in words; none is past its admission.
+    fn statement(&self, effect: Effect<'_>, key: &Current) -> Result<String, String> {
+        let Some(token) = &self.run.permit else {
+            return Err("the migration has no permit".to_owned());
+        };
+        // Nobody else writes to the store; its key may have been replaced since.
+        let permit = Unverified::<Permit>::parse(token)
+            .map_err(|fault| format!("the migration's permit: {fault}"))?
+            .into_unverified();
+        let claim = Claim {
+            iat: clock::now().0.div_euclid(1_000),
+            generation: self
+                .run
+                .state
+                .generation()
+                .unwrap_or(permit.claim.generation),
+            ..permit.claim
+        };
+        match effect {
+            Effect::Restore(_) | Effect::Release(_) => key.signer.sign(&Commit { claim }),
+            Effect::WithdrawTarget(_) | Effect::DiscardTarget(_) | Effect::ResumeSource(_) => {
+                key.signer.sign(&Abort { claim })
+            }
+            Effect::Prepare(_)
+            | Effect::CopyAhead(_)
+            | Effect::HandOver(_)
+            | Effect::Admit
+            | Effect::Commit(_)
+            | Effect::TakeBack(_) => Ok(token.clone()),
+        }
+        .map_err(|error| format!("a statement cannot be written: {error}"))
+    }
+
+    /// Tells the edges that `effect` gives orders to which key signs statements: before the move
+    /// begins, and before they are shown a statement of a key that this runner has not told them.
+    async fn tell_key(
+        &mut self,
+        effect: Effect<'_>,
+        edges: &Edges,
+        key: &Current,
+    ) -> Result<(), AgentError> {
+        let id = key_id(&key.signer.public());
+        if self.told == Some(id) {
+            return Ok(());
+        }
+        let (source, target) = match effect {
+            Effect::Prepare(_) | Effect::Release(_) => (true, true),
+            Effect::ResumeSource(_) => (true, false),
+            Effect::Restore(_) | Effect::WithdrawTarget(_) | Effect::DiscardTarget(_) => {
+                (false, true)
+            }
+            // On the permit, whose key they were told.
+            _ => return Ok(()),
+        };
+        let agents = &self.parts.agents;
+        if source {
+            agents
+                .tell_signing_key(&edges.source, &key.certificate)
+                .await?;
+        }
+        if target {
+            agents
+                .tell_signing_key(&edges.target, &key.certificate)
+                .await?;
+        }
+        if source && target {
+            self.told = Some(id);
+        }
+        Ok(())
+    }
+
     /// Asks the edges to do what `effect` says, and keeps what they tell.
-    async fn order(&mut self, effect: Effect<'_>, edges: Edges) -> Result<(), AgentError> {
+    async fn order(
+        &mut self,
+        effect: Effect<'_>,
+        edges: Edges,
+        key: &Current,
+    ) -> Result<(), AgentError> {
+        self.tell_key(effect, &edges, key).await?;
         let Edges {
             source,
             target,
@@ -157,19 +259,68 @@ impl Runner {
             let attempt = audited.attempt;
             // Saved with the state that it leads to: the record never names an edge as permitted
             // that another runner, after a crash, did not move it to.
+            let decision = Decision {
+                dry_run: false,
+                migration: Some(id),
+                ..audited.decision
+            };
             if let Some(plan) = audited.plan {
-                return self.feed(Event::Admitted(*plan), Some(&attempt)).await;
+                return self.permit(*plan, &attempt, &decision).await;
             }
             let position = self.run.attempts;
             parts
                 .insist("save an attempt", || {
-                    parts.store.save_attempt(id, position, &attempt)
+                    parts.store.save_attempt(id, position, &attempt, &decision)
                 })
                 .await;
             self.run.attempts = position.saturating_add(1);
             parts.tell(id);
         }
         self.feed(Event::Denied, None).await
+    }
+
+    /// Makes the permit, in the transaction that saves the decision and the state that it leads
+    /// to. What has changed since the candidates were loaded ends the migration: nothing has been
+    /// touched.
+    async fn permit(
+        &mut self,
+        plan: MigrationPlan,
+        attempt: &Attempt,
+        decision: &Decision,
+    ) -> bool {
+        let parts = self.parts.clone();
+        let (state, facts) = match self.next(Event::Admitted(plan.clone())) {
+            Some(next) => next,
+            None => return false,
+        };
+        let key = parts.key.current();
+        let permitting = Permitting {
+            plan: &plan,
+            decision,
+            container_name: &self.run.container_name,
+            signer: &key.signer,
+            life_s: PERMIT_LIFE_S,
+            nonce: Secret::new("", NONCE_BYTES).reveal(),
+        };
+        let saved = parts
+            .insist("save a permit", || {
+                parts.store.permit(
+                    &permitting,
+                    Step {
+                        attempt: Some((self.run.attempts, attempt)),
+                        ..self.step(&state, &facts)
+                    },
+                )
+            })
+            .await;
+        let saved = match saved {
+            Ok(permit) => {
+                self.run.permit = Some(permit);
+                Ok(())
+            }
+            Err(difference) => Err(difference),
+        };
+        self.decided(state, facts, saved).await
     }
 
     /// Everything that was compared when the move was permitted is compared again, and the
@@ -329,8 +480,8 @@ impl Runner {
         self.parts.tell(self.run.id);
     }
 
-    /// The edges of `plan` and the order that the present state gives them.
-    async fn edges(&self, plan: &MigrationPlan) -> Edges {
+    /// The edges of `plan` and the order that the present state gives them, on `statement`.
+    async fn edges(&self, plan: &MigrationPlan, statement: String) -> Edges {
         let parts = &self.parts;
         let (source, target) = parts
             .insist("load the edges of a migration", || {
@@ -344,6 +495,7 @@ impl Runner {
             source: source.edge,
             target: target.edge,
             target_address: target.address.clone(),
+            statement,
         };
         Edges {
             source,

@@ -1,10 +1,20 @@
 use carnet_api::v1::{Account, Role};
 use carnet_core::ids::AccountId;
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::{Actor, Event};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::ledger::Writing;
 use super::{NewToken, Store, StoreError, json, parsed, to_json};
+
+/// Roles as the ledger names them.
+pub(super) fn role_names(roles: &[Role]) -> Vec<String> {
+    roles
+        .iter()
+        .filter_map(|role| serde_json::to_value(role).ok()?.as_str().map(str::to_owned))
+        .collect()
+}
 
 /// An account to be made.
 #[derive(Debug, Clone)]
@@ -27,10 +37,10 @@ fn account(row: &SqliteRow) -> Result<Account, StoreError> {
 impl Store {
     /// # Errors
     /// A duplicate, where the name is taken.
-    pub async fn create_account(&self, new: &NewAccount) -> Result<(), StoreError> {
+    pub async fn create_account(&self, new: &NewAccount, by: AccountId) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        insert(&mut transaction, new).await?;
-        Ok(transaction.commit().await?)
+        insert(&mut transaction, new, Actor::Account(by)).await?;
+        transaction.commit().await
     }
 
     /// Makes the first account with its token, unless there is an account; says whether it did.
@@ -49,8 +59,8 @@ impl Store {
         if accounts > 0 {
             return Ok(false);
         }
-        insert(&mut transaction, new).await?;
-        super::tokens::insert(&mut transaction, token).await?;
+        insert(&mut transaction, new, Actor::Control).await?;
+        super::tokens::insert(&mut transaction, token, Actor::Control).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -83,16 +93,18 @@ impl Store {
     }
 }
 
-async fn insert(
-    connection: &mut sqlx::SqliteConnection,
-    new: &NewAccount,
-) -> Result<(), StoreError> {
+async fn insert(writing: &mut Writing, new: &NewAccount, by: Actor) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO accounts (id, name, roles, created_at) VALUES (?, ?, ?, ?)")
         .bind(new.id.to_string())
         .bind(&new.name)
         .bind(to_json(&new.roles)?)
         .bind(new.created_at.0)
-        .execute(connection)
+        .execute(&mut **writing)
         .await?;
+    let event = Event::Account {
+        account: new.id,
+        roles: role_names(&new.roles),
+    };
+    writing.enter(by, event);
     Ok(())
 }

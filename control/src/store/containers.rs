@@ -1,6 +1,7 @@
 use carnet_api::v1::{Container, ContainerRegistration, ContainerState};
 use carnet_core::ids::{AccountId, ContainerId, EdgeId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::{Actor, Event, Policed};
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -71,6 +72,32 @@ fn record(row: &SqliteRow) -> Result<ContainerRecord, StoreError> {
     })
 }
 
+/// What the ledger says of requirements.
+fn requirements(
+    container: ContainerId,
+    owner: AccountId,
+    revision: u64,
+    required: &Value,
+) -> Event {
+    Event::Requirements {
+        container,
+        owner,
+        requirements: Policed {
+            revision,
+            policy: required.clone(),
+        },
+    }
+}
+
+/// What the ledger says of a container that has been confirmed.
+fn confirmed_event(container: ContainerId, row: &SqliteRow) -> Result<Event, StoreError> {
+    Ok(Event::Confirmed {
+        container,
+        edge: parsed(row, "edge")?,
+        generation: unsigned(row, "generation")?,
+    })
+}
+
 impl Store {
     /// # Errors
     /// A duplicate, where the owner has a container of that name.
@@ -89,7 +116,11 @@ impl Store {
         .bind(new.created_at.0)
         .execute(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        transaction.enter(
+            Actor::Account(new.owner),
+            requirements(new.id, new.owner, 1, &new.requirements),
+        );
+        transaction.commit().await
     }
 
     /// Every container, by name.
@@ -131,19 +162,25 @@ impl Store {
     pub async fn set_requirements(
         &self,
         container: ContainerId,
-        requirements: &Value,
+        required: &Value,
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        sqlx::query(
+        let row = sqlx::query(
             "UPDATE containers
              SET requirements = ?, requirements_revision = requirements_revision + 1
-             WHERE id = ?",
+             WHERE id = ? RETURNING owner, requirements_revision",
         )
-        .bind(to_json(requirements)?)
+        .bind(to_json(required)?)
         .bind(container.to_string())
-        .execute(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        let owner = parsed(&row, "owner")?;
+        let revision = unsigned(&row, "requirements_revision")?;
+        transaction.enter(
+            Actor::Account(owner),
+            requirements(container, owner, revision, required),
+        );
+        transaction.commit().await
     }
 
     /// Keeps the hash of a claim code that has been given out; a code given out before is good no
@@ -164,7 +201,7 @@ impl Store {
             .bind(container.to_string())
             .execute(&mut *transaction)
             .await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// Confirms a container whose claim code, found inside it, has this hash; says whether that
@@ -179,19 +216,24 @@ impl Store {
         now: UnixMillis,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.write().await?;
-        let done = sqlx::query(
+        let confirmed = sqlx::query(
             "UPDATE containers
-             SET confirmed_at = coalesce(confirmed_at, ?1), claim_hash = NULL,
-                 claim_expires_at = NULL
-             WHERE id = ?2 AND claim_hash = ?3 AND claim_expires_at > ?1",
+             SET confirmed_at = ?1, claim_hash = NULL, claim_expires_at = NULL
+             WHERE id = ?2 AND claim_hash = ?3 AND claim_expires_at > ?1 AND confirmed_at IS NULL
+             RETURNING owner, edge, generation",
         )
         .bind(now.0)
         .bind(container.to_string())
         .bind(found_hash)
-        .execute(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
+        let Some(row) = confirmed else {
+            return Ok(false);
+        };
+        let owner = parsed(&row, "owner")?;
+        transaction.enter(Actor::Account(owner), confirmed_event(container, &row)?);
         transaction.commit().await?;
-        Ok(done.rows_affected() > 0)
+        Ok(true)
     }
 
     /// Confirms a container on its edge owner's word.
@@ -201,27 +243,34 @@ impl Store {
     pub async fn confirm_container(
         &self,
         container: ContainerId,
+        by: AccountId,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        sqlx::query(
+        let confirmed = sqlx::query(
             "UPDATE containers
-             SET confirmed_at = coalesce(confirmed_at, ?), claim_hash = NULL,
-                 claim_expires_at = NULL
-             WHERE id = ?",
+             SET confirmed_at = ?, claim_hash = NULL, claim_expires_at = NULL
+             WHERE id = ? AND confirmed_at IS NULL RETURNING edge, generation",
         )
         .bind(now.0)
         .bind(container.to_string())
-        .execute(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        if let Some(row) = confirmed {
+            transaction.enter(Actor::Account(by), confirmed_event(container, &row)?);
+        }
+        transaction.commit().await
     }
 
     /// Forgets a container, unless it is being moved; says whether it did.
     ///
     /// # Errors
     /// Where the database does.
-    pub async fn delete_container(&self, container: ContainerId) -> Result<bool, StoreError> {
+    pub async fn delete_container(
+        &self,
+        container: ContainerId,
+        by: AccountId,
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.write().await?;
         let done = sqlx::query(
             "DELETE FROM containers WHERE id = ?1 AND NOT EXISTS (
@@ -230,7 +279,11 @@ impl Store {
         .bind(container.to_string())
         .execute(&mut *transaction)
         .await?;
+        let forgotten = done.rows_affected() > 0;
+        if forgotten {
+            transaction.enter(Actor::Account(by), Event::Forgotten { container });
+        }
         transaction.commit().await?;
-        Ok(done.rows_affected() > 0)
+        Ok(forgotten)
     }
 }

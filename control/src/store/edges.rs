@@ -1,6 +1,7 @@
 use carnet_api::v1::{DetectedFacts, Health, HealthState, UtilizationReading};
 use carnet_core::ids::{AccountId, EdgeId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::{Actor, Event, Policed};
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -96,6 +97,18 @@ fn utilization(row: &SqliteRow) -> Result<Option<UtilizationReading>, StoreError
     })
 }
 
+/// What the ledger says of declared attributes.
+fn attributes(edge: EdgeId, owner: AccountId, revision: u64, declared: &Value) -> Event {
+    Event::Attributes {
+        edge,
+        owner,
+        attributes: Policed {
+            revision,
+            policy: declared.clone(),
+        },
+    }
+}
+
 impl Store {
     /// # Errors
     /// A duplicate, where name or address is taken.
@@ -114,7 +127,11 @@ impl Store {
         .bind(new.created_at.0)
         .execute(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        transaction.enter(
+            Actor::Account(new.owner),
+            attributes(new.id, new.owner, 1, &new.attributes),
+        );
+        transaction.commit().await
     }
 
     /// Every edge, by name.
@@ -150,17 +167,23 @@ impl Store {
     ///
     /// # Errors
     /// Where the database does.
-    pub async fn set_attributes(&self, edge: EdgeId, attributes: &Value) -> Result<(), StoreError> {
+    pub async fn set_attributes(&self, edge: EdgeId, declared: &Value) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        sqlx::query(
+        let row = sqlx::query(
             "UPDATE edges SET attributes = ?, attributes_revision = attributes_revision + 1
-             WHERE id = ?",
+             WHERE id = ? RETURNING owner, attributes_revision",
         )
-        .bind(to_json(attributes)?)
+        .bind(to_json(declared)?)
         .bind(edge.to_string())
-        .execute(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        let owner = parsed(&row, "owner")?;
+        let revision = unsigned(&row, "attributes_revision")?;
+        transaction.enter(
+            Actor::Account(owner),
+            attributes(edge, owner, revision, declared),
+        );
+        transaction.commit().await
     }
 
     /// Keeps what an edge's agent found on its machine.
@@ -178,7 +201,7 @@ impl Store {
             .bind(edge.to_string())
             .execute(&mut *transaction)
             .await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// The edges whose living share key `account` has entered.

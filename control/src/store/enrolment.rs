@@ -1,7 +1,8 @@
 use carnet_api::v1::DetectedFacts;
-use carnet_core::ids::{EdgeId, EnrolmentId};
+use carnet_core::ids::{AccountId, EdgeId, EnrolmentId};
 use carnet_core::instant::UnixMillis;
-use sqlx::Row;
+use carnet_core::ledger::{Actor, Certificate, Event};
+use carnet_core::permit::Fingerprint;
 
 use super::{Store, StoreError, parsed, to_json};
 
@@ -31,7 +32,7 @@ impl Store {
         .bind(expires_at.0)
         .execute(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// The edge that a one-time token is for, if it is still good.
@@ -55,7 +56,37 @@ impl Store {
         .transpose()
     }
 
-    /// Uses a token up, and marks its edge as enrolled; says whether the token was still good.
+    /// Trusts an edge's agent no more: its certificate is good for nothing from now on, until it
+    /// enrols anew. Moves to it that have not been committed are stopped.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn disenrol(
+        &self,
+        edge: EdgeId,
+        by: AccountId,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let done = sqlx::query(
+            "UPDATE edges SET enrolled_at = NULL, certificate = NULL, revoked_at = ?
+             WHERE id = ? AND enrolled_at IS NOT NULL",
+        )
+        .bind(now.0)
+        .bind(edge.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query("DELETE FROM enrolment_tokens WHERE edge = ?")
+            .bind(edge.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        if done.rows_affected() > 0 {
+            transaction.enter(Actor::Account(by), Event::EdgeRevoked { edge });
+        }
+        transaction.commit().await
+    }
+
+    /// Uses a token up, and marks its edge as enrolled with a certificate; says whether the token was still good.
     ///
     /// # Errors
     /// Where the database does.
@@ -63,6 +94,7 @@ impl Store {
         &self,
         secret_hash: &[u8],
         detected: &DetectedFacts,
+        certificate: Fingerprint,
         now: UnixMillis,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.write().await?;
@@ -75,13 +107,19 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(row) = used else { return Ok(false) };
-        let edge: &str = row.try_get("edge")?;
-        sqlx::query("UPDATE edges SET enrolled_at = ?, detected = ? WHERE id = ?")
-            .bind(now.0)
-            .bind(to_json(detected)?)
-            .bind(edge)
-            .execute(&mut *transaction)
-            .await?;
+        let edge: EdgeId = parsed(&row, "edge")?;
+        sqlx::query(
+            "UPDATE edges SET enrolled_at = ?, detected = ?, certificate = ?, revoked_at = NULL
+             WHERE id = ?",
+        )
+        .bind(now.0)
+        .bind(to_json(detected)?)
+        .bind(certificate.to_string())
+        .bind(edge.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        let event = Event::Certificate(Certificate { edge, certificate });
+        transaction.enter(Actor::Edge(edge), event);
         transaction.commit().await?;
         Ok(true)
     }

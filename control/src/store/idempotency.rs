@@ -101,6 +101,6 @@ impl Store {
         .bind(key)
         .execute(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 }

@@ -3,13 +3,16 @@ use carnet_api::v1::{
 };
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::{Actor, Decision, Event};
 use carnet_core::migration::{MigrationPlan, Phase, State};
+use carnet_core::permit::{Claim, Party, Permit, Policy, Signer};
 use carnet_core::policy::{Attributes, Requirements, attributes_from_json, requirements_from_json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
+use super::ledger::Writing;
 use super::{Store, StoreError, corrupt, json, parsed, signed, to_json, unsigned};
 use crate::agents::Endpoint;
 
@@ -43,6 +46,8 @@ pub struct Run {
     pub facts: Facts,
     /// How many candidates have been audited.
     pub attempts: u32,
+    /// The permit that it is carried out under, once there is one.
+    pub permit: Option<String>,
 }
 
 /// A new state of a migration, to be saved.
@@ -55,6 +60,18 @@ pub struct Step<'a> {
     pub attempt: Option<(u32, &'a Attempt)>,
     pub waiting_for: Option<&'a str>,
     pub now: UnixMillis,
+}
+
+/// What a permit is made of, beside the state that it leads to.
+pub struct Permitting<'a> {
+    pub plan: &'a MigrationPlan,
+    pub decision: &'a Decision,
+    pub container_name: &'a str,
+    pub signer: &'a Signer,
+    /// For how long it is good, in seconds.
+    pub life_s: i64,
+    /// Random: no two permits are alike.
+    pub nonce: String,
 }
 
 /// A container that is to move, as it stands now.
@@ -179,7 +196,18 @@ impl Store {
         .bind(new.created_at.0)
         .execute(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        let event = Event::Migration {
+            migration: new.id,
+            container: new.container,
+            phase: state.phase(),
+            generation: None,
+            edge: place(&mut transaction, new.container)
+                .await?
+                .unwrap_or(new.source),
+            cause: None,
+        };
+        transaction.enter(Actor::Account(new.requested_by), event);
+        transaction.commit().await
     }
 
     /// One migration.
@@ -259,6 +287,7 @@ impl Store {
             state: json(&row, "state")?,
             facts: json(&row, "facts")?,
             attempts: row.try_get("attempts")?,
+            permit: row.try_get("permit")?,
         }))
     }
 
@@ -294,7 +323,7 @@ impl Store {
     pub async fn usable_edges(&self, owner: AccountId) -> Result<Vec<UsableEdge>, StoreError> {
         sqlx::query(
             "SELECT edges.* FROM edges JOIN share_keys ON share_keys.edge = edges.id
-             WHERE grantee = ? AND redeemed_at IS NOT NULL AND revoked_at IS NULL
+             WHERE grantee = ? AND redeemed_at IS NOT NULL AND share_keys.revoked_at IS NULL
              ORDER BY edges.name",
         )
         .bind(owner.to_string())
@@ -350,7 +379,7 @@ impl Store {
         Ok((find(plan.source()).await?, find(plan.target()).await?))
     }
 
-    /// Keeps an attempt that led to nothing. Kept again, it stands once.
+    /// Keeps an attempt that led to nothing, and the decision. Kept again, it stands once.
     ///
     /// # Errors
     /// Where the database does.
@@ -359,10 +388,93 @@ impl Store {
         id: MigrationId,
         position: u32,
         attempt: &Attempt,
+        decision: &Decision,
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        insert_attempt(&mut transaction, id, position, attempt).await?;
-        Ok(transaction.commit().await?)
+        if insert_attempt(&mut transaction, id, position, attempt).await? {
+            let event = Event::Decision(Box::new(decision.clone()));
+            transaction.enter(Actor::Control, event);
+        }
+        transaction.commit().await
+    }
+
+    /// Keeps a permitted attempt, the decision, the permit that is made of it, and the state that
+    /// it leads to, all in one transaction: if what was decided on is still so. Otherwise nothing
+    /// changes, and what differs is returned, in words.
+    ///
+    /// # Errors
+    /// Where the database does; asked again, there is one permit.
+    pub async fn permit(
+        &self,
+        permitting: &Permitting<'_>,
+        step: Step<'_>,
+    ) -> Result<Result<String, String>, StoreError> {
+        let mut transaction = self.write().await?;
+        if is_kept(&mut transaction, step).await? {
+            let permit: Option<String> =
+                sqlx::query_scalar("SELECT permit FROM migrations WHERE id = ?")
+                    .bind(step.id.to_string())
+                    .fetch_one(&mut *transaction)
+                    .await?;
+            return Ok(permit.ok_or_else(|| "the migration has no permit".to_owned()));
+        }
+        let plan = permitting.plan;
+        if let Some(difference) = difference(&mut transaction, plan).await? {
+            return Ok(Err(difference));
+        }
+        let number = transaction.next_number().await?;
+        let source = party(&mut transaction, plan.source()).await?;
+        let target = party(&mut transaction, plan.target()).await?;
+        let (source, target) = match (source, target) {
+            (Some(source), Some(target)) => (source, target),
+            _ => {
+                return Ok(Err(
+                    "source or target has no certificate: it has to be enrolled again".to_owned(),
+                ));
+            }
+        };
+        let decision = permitting.decision;
+        let permit = Permit {
+            claim: Claim {
+                iss: Claim::issuer(),
+                jti: permitting.nonce.clone(),
+                iat: step.now.0.div_euclid(1_000),
+                sub: plan.container(),
+                name: permitting.container_name.to_owned(),
+                migration: step.id,
+                generation: plan.generation(),
+                source,
+                target,
+            },
+            exp: step.now.0.div_euclid(1_000) + permitting.life_s,
+            requirements: Policy::of(
+                decision.requirements.revision,
+                &decision.requirements.policy,
+            ),
+            attributes: Policy::of(decision.attributes.revision, &decision.attributes.policy),
+            utilization: decision.utilization,
+            decision: number,
+        };
+        let permit = permitting
+            .signer
+            .sign(&permit)
+            .map_err(|error| corrupt("permit", &error))?;
+        transaction.enter(Actor::Control, Event::Decision(Box::new(decision.clone())));
+        transaction.enter(
+            Actor::Control,
+            Event::Permit {
+                migration: step.id,
+                permit: permit.clone(),
+            },
+        );
+        sqlx::query("UPDATE migrations SET permit = ? WHERE id = ?")
+            .bind(&permit)
+            .bind(step.id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        update(&mut transaction, step).await?;
+        transaction.commit().await?;
+        Ok(Ok(permit))
     }
 
     /// Keeps a new state.
@@ -372,7 +484,16 @@ impl Store {
     pub async fn save_step(&self, step: Step<'_>) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         update(&mut transaction, step).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
+    }
+
+    /// The certificate that an edge's agent has.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn party(&self, edge: EdgeId) -> Result<Option<Party>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        party(&mut connection, edge).await
     }
 
     /// The commit: if everything is still as the audit saw it, the container is the target's,
@@ -487,6 +608,7 @@ async fn difference(
     let row = sqlx::query(
         "SELECT generation, containers.edge, requirements_revision, confirmed_at,
              (SELECT attributes_revision FROM edges WHERE id = ?2) AS attributes_revision,
+             (SELECT revoked_at FROM edges WHERE id = ?2) AS revoked_at,
              (SELECT count(*) FROM share_keys
               WHERE share_keys.edge = ?2 AND grantee = containers.owner
                   AND redeemed_at IS NOT NULL AND revoked_at IS NULL) AS keys
@@ -502,6 +624,7 @@ async fn difference(
     let confirmed_at: Option<i64> = row.try_get("confirmed_at")?;
     let attributes_revision: Option<i64> = row.try_get("attributes_revision")?;
     let keys: i64 = row.try_get("keys")?;
+    let revoked_at: Option<i64> = row.try_get("revoked_at")?;
     let edge: EdgeId = parsed(&row, "edge")?;
     let difference = if unsigned(&row, "generation")? != plan.generation() || edge != plan.source()
     {
@@ -510,6 +633,8 @@ async fn difference(
         "the container's requirements have changed since the move was permitted"
     } else if attributes_revision != Some(signed(plan.attributes_revision())) {
         "the target's attributes have changed since the move was permitted"
+    } else if revoked_at.is_some() {
+        "the target's agent has been disenrolled since the move was permitted"
     } else if keys == 0 {
         "the owner's share key of the target has been revoked since the move was permitted"
     } else if confirmed_at.is_none() {
@@ -520,11 +645,69 @@ async fn difference(
     Ok(Some(difference.to_owned()))
 }
 
-async fn update(connection: &mut SqliteConnection, step: Step<'_>) -> Result<(), StoreError> {
+/// The edge that a container is on; `None` where it is not registered any more.
+async fn place(
+    connection: &mut SqliteConnection,
+    container: ContainerId,
+) -> Result<Option<EdgeId>, StoreError> {
+    sqlx::query("SELECT edge FROM containers WHERE id = ?")
+        .bind(container.to_string())
+        .fetch_optional(connection)
+        .await?
+        .map(|row| parsed(&row, "edge"))
+        .transpose()
+}
+
+/// An edge with its certificate; `None` where it has none, or is trusted no more.
+async fn party(
+    connection: &mut SqliteConnection,
+    edge: EdgeId,
+) -> Result<Option<Party>, StoreError> {
+    let row = sqlx::query("SELECT certificate FROM edges WHERE id = ? AND revoked_at IS NULL")
+        .bind(edge.to_string())
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let certificate: Option<&str> = row.try_get("certificate")?;
+    certificate
+        .map(|certificate| {
+            Ok(Party {
+                edge,
+                certificate: certificate
+                    .parse()
+                    .map_err(|error| corrupt("certificate", &error))?,
+            })
+        })
+        .transpose()
+}
+
+/// Saves a step, and enters it into the ledger where it leads into another phase.
+async fn update(writing: &mut Writing, step: Step<'_>) -> Result<(), StoreError> {
     if let Some((position, attempt)) = step.attempt {
-        insert_attempt(connection, step.id, position, attempt).await?;
+        insert_attempt(writing, step.id, position, attempt).await?;
     }
     let phase = step.state.phase();
+    let before = sqlx::query("SELECT container, source, phase FROM migrations WHERE id = ?")
+        .bind(step.id.to_string())
+        .fetch_optional(&mut **writing)
+        .await?;
+    // Where somebody has taken the migration out of the database, there is nothing to tell of;
+    // the edges are brought to an end all the same.
+    if let Some(before) = before
+        && before.try_get::<&str, _>("phase")? != phase.name()
+    {
+        let container = parsed(&before, "container")?;
+        let source: EdgeId = parsed(&before, "source")?;
+        let event = Event::Migration {
+            migration: step.id,
+            container,
+            phase,
+            generation: step.state.generation(),
+            edge: place(writing, container).await?.unwrap_or(source),
+            cause: step.state.cause().map(ToString::to_string),
+        };
+        writing.enter(Actor::Control, event);
+    }
     let plan = step.state.plan();
     // The source as well: until the permit, another move may have ended since it was asked for.
     sqlx::query(
@@ -541,19 +724,20 @@ async fn update(connection: &mut SqliteConnection, step: Step<'_>) -> Result<(),
     .bind(to_json(step.facts)?)
     .bind(phase.is_ended().then_some(step.now.0))
     .bind(step.id.to_string())
-    .execute(connection)
+    .execute(&mut **writing)
     .await?;
     Ok(())
 }
 
+/// Returns whether it was not kept before.
 async fn insert_attempt(
     connection: &mut SqliteConnection,
     id: MigrationId,
     position: u32,
     attempt: &Attempt,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT OR REPLACE INTO migration_attempts (migration, position, attempt)
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "INSERT OR IGNORE INTO migration_attempts (migration, position, attempt)
          VALUES (?, ?, ?)",
     )
     .bind(id.to_string())
@@ -561,5 +745,5 @@ async fn insert_attempt(
     .bind(to_json(attempt)?)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }

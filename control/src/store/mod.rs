@@ -8,6 +8,7 @@ mod containers;
 mod edges;
 mod enrolment;
 mod idempotency;
+pub mod ledger;
 pub mod migrations;
 mod share_keys;
 pub mod sightings;
@@ -22,14 +23,19 @@ pub use tokens::{NewToken, TokenHolder};
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Row;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Row, Sqlite, Transaction};
 use thiserror::Error;
+
+use carnet_core::ledger::LedgerSigner;
+
+use self::ledger::Writing;
 
 /// How long a writer waits for another.
 const BUSY: Duration = Duration::from_secs(10);
@@ -65,20 +71,22 @@ impl StoreError {
 }
 
 /// The database.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     pool: SqlitePool,
+    signer: Arc<LedgerSigner>,
 }
 
 impl Store {
     /// Opens the database at `path`, made if it is not there, and brings it to this version.
+    /// What is entered into the ledger is signed by `signer`.
     ///
     /// Committed means on the disk (`synchronous=FULL`): a commit point that a power cut takes
     /// back would leave two edges with one container.
     ///
     /// # Errors
     /// Where it cannot be opened, or was written by a later version.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+    pub async fn open(path: &Path, signer: LedgerSigner) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -91,7 +99,12 @@ impl Store {
             .connect_with(options)
             .await?;
         sqlx::migrate!().run(&pool).await?;
-        Ok(Self { pool })
+        let store = Self {
+            pool,
+            signer: Arc::new(signer),
+        };
+        store.enter_key("ledger", &store.signer.public()).await?;
+        Ok(store)
     }
 
     /// Waits for what is under way, and closes the database.
@@ -99,9 +112,10 @@ impl Store {
         self.pool.close().await;
     }
 
-    /// A transaction that writes.
-    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    /// A transaction that writes, into the ledger too.
+    async fn write(&self) -> Result<Writing, StoreError> {
+        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Writing::new(transaction, self.signer.clone()))
     }
 }
 

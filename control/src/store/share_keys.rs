@@ -1,10 +1,11 @@
 use carnet_api::v1::ShareKey;
 use carnet_core::ids::{AccountId, EdgeId, ShareKeyId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::{Actor, Event, Grant, GrantChange};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Store, StoreError, parsed};
+use super::{Store, StoreError, corrupt, parsed};
 
 /// A share key, with who gave it and to whom.
 #[derive(Debug, Clone)]
@@ -62,7 +63,19 @@ impl Store {
         .bind(now.0)
         .execute(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        let owner: String = sqlx::query_scalar("SELECT owner FROM edges WHERE id = ?")
+            .bind(edge.to_string())
+            .fetch_one(&mut *transaction)
+            .await?;
+        let owner = owner.parse().map_err(|error| corrupt("owner", &error))?;
+        let grant = Grant {
+            share_key: id,
+            edge,
+            grantee,
+            change: GrantChange::Given,
+        };
+        transaction.enter(Actor::Account(owner), Event::Grant(grant));
+        transaction.commit().await
     }
 
     /// # Errors
@@ -104,17 +117,33 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Option<ShareKeyId>, StoreError> {
         let mut transaction = self.write().await?;
-        let redeemed = sqlx::query(
-            "UPDATE share_keys SET redeemed_at = coalesce(redeemed_at, ?)
-             WHERE key_hash = ? AND grantee = ? AND revoked_at IS NULL RETURNING id",
+        let found = sqlx::query(
+            "SELECT id, edge, redeemed_at FROM share_keys
+             WHERE key_hash = ? AND grantee = ? AND revoked_at IS NULL",
         )
-        .bind(now.0)
         .bind(key_hash)
         .bind(grantee.to_string())
         .fetch_optional(&mut *transaction)
         .await?;
+        let Some(row) = found else { return Ok(None) };
+        let id: ShareKeyId = parsed(&row, "id")?;
+        let redeemed_at: Option<i64> = row.try_get("redeemed_at")?;
+        if redeemed_at.is_none() {
+            sqlx::query("UPDATE share_keys SET redeemed_at = ? WHERE id = ?")
+                .bind(now.0)
+                .bind(id.to_string())
+                .execute(&mut *transaction)
+                .await?;
+            let grant = Grant {
+                share_key: id,
+                edge: parsed(&row, "edge")?,
+                grantee,
+                change: GrantChange::Redeemed,
+            };
+            transaction.enter(Actor::Account(grantee), Event::Grant(grant));
+        }
         transaction.commit().await?;
-        redeemed.map(|row| parsed(&row, "id")).transpose()
+        Ok(Some(id))
     }
 
     /// Takes a key back; from then on it is good for nothing.
@@ -124,14 +153,27 @@ impl Store {
     pub async fn revoke_share_key(
         &self,
         id: ShareKeyId,
+        by: AccountId,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        sqlx::query("UPDATE share_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?")
-            .bind(now.0)
-            .bind(id.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        Ok(transaction.commit().await?)
+        let revoked = sqlx::query(
+            "UPDATE share_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL
+             RETURNING edge, grantee",
+        )
+        .bind(now.0)
+        .bind(id.to_string())
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(row) = revoked {
+            let grant = Grant {
+                share_key: id,
+                edge: parsed(&row, "edge")?,
+                grantee: parsed(&row, "grantee")?,
+                change: GrantChange::Revoked,
+            };
+            transaction.enter(Actor::Account(by), Event::Grant(grant));
+        }
+        transaction.commit().await
     }
 }

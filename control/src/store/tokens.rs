@@ -1,9 +1,12 @@
 use carnet_api::v1::{ApiToken, Role};
 use carnet_core::ids::{AccountId, TokenId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::{Actor, Event};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::accounts::role_names;
+use super::ledger::Writing;
 use super::{Store, StoreError, json, parsed, to_json};
 
 /// An API token to be made.
@@ -41,10 +44,10 @@ fn token(row: &SqliteRow) -> Result<ApiToken, StoreError> {
 impl Store {
     /// # Errors
     /// Where the database does.
-    pub async fn create_token(&self, new: &NewToken) -> Result<(), StoreError> {
+    pub async fn create_token(&self, new: &NewToken, by: AccountId) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        insert(&mut transaction, new).await?;
-        Ok(transaction.commit().await?)
+        insert(&mut transaction, new, Actor::Account(by)).await?;
+        transaction.commit().await
     }
 
     /// The newest first.
@@ -76,8 +79,15 @@ impl Store {
             .bind(account.to_string())
             .execute(&mut *transaction)
             .await?;
+        let revoked = done.rows_affected() > 0;
+        if revoked {
+            transaction.enter(
+                Actor::Account(account),
+                Event::TokenRevoked { token, account },
+            );
+        }
         transaction.commit().await?;
-        Ok(done.rows_affected() > 0)
+        Ok(revoked)
     }
 
     /// Who holds the token with this hash, if it is good at `now`.
@@ -115,8 +125,9 @@ impl Store {
 }
 
 pub(super) async fn insert(
-    connection: &mut sqlx::SqliteConnection,
+    writing: &mut Writing,
     new: &NewToken,
+    by: Actor,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO api_tokens (id, account, label, roles, secret_hash, created_at, expires_at)
@@ -129,7 +140,13 @@ pub(super) async fn insert(
     .bind(&new.secret_hash)
     .bind(new.created_at.0)
     .bind(new.expires_at.map(|instant| instant.0))
-    .execute(connection)
+    .execute(&mut **writing)
     .await?;
+    let event = Event::Token {
+        token: new.id,
+        account: new.account,
+        roles: role_names(&new.roles),
+    };
+    writing.enter(by, event);
     Ok(())
 }

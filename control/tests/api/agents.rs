@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use carnet_api::agent::{
     Container, CopiedAhead, Described, Facts, HandedOver, Order, PlacedClaim, PrepareTarget,
-    Reading, Utilization,
+    Reading, Refusals, Utilization,
 };
 use carnet_api::v1::{ContainerState, DetectedFacts};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
@@ -127,6 +127,18 @@ impl Agents for FakeAgents {
             })
             .await
         })
+    }
+
+    fn tell_signing_key<'a>(&'a self, edge: &'a Endpoint, _: &'a str) -> Asked<'a, ()> {
+        self.ask(edge, "take the signing key", |_| ())
+    }
+
+    fn refusals<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Refusals> {
+        self.ask(edge, "tell what it has refused", |_| Refusals::default())
+    }
+
+    fn forget_refusals<'a>(&'a self, edge: &'a Endpoint, _: u64) -> Asked<'a, ()> {
+        self.ask(edge, "forget refusals", |_| ())
     }
 
     fn prepare_source<'a>(&'a self, edge: &'a Endpoint, _: &'a Order) -> Asked<'a, Described> {

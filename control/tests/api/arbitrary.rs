@@ -163,7 +163,7 @@ fn no_body_is_carnets_fault() {
         .iter()
         .filter(|(method, _, _)| takes(method))
         .collect();
-    assert_eq!(routes.len(), 16);
+    assert_eq!(routes.len(), 18);
     for (method, route, _) in routes {
         let ask = |body: Value| {
             let ask = plane.ask(method.clone(), &filled(route)).by(&all);
@@ -194,7 +194,14 @@ fn no_path_and_no_query_is_carnets_fault() {
         .collect();
     let text = prop_oneof![word().prop_map(String::into_bytes), vec(any::<u8>(), 0..40)];
     let query = (
-        select(std::vec!["limit", "container", "wait", "x"]),
+        select(std::vec![
+            "limit",
+            "container",
+            "wait",
+            "from",
+            "country",
+            "x"
+        ]),
         text.clone(),
     );
     let asked = (select(routes), text, proptest::option::of(query));

@@ -22,6 +22,7 @@ mod enrolments;
 mod http;
 mod idempotency;
 mod input;
+mod ledger;
 mod migrations;
 mod others;
 mod plane;

@@ -13,11 +13,13 @@ use carnet_api::v1::{
 use carnet_control::agents::Agents;
 use carnet_control::authority::CertificateAuthority;
 use carnet_control::http::{App, router};
+use carnet_control::keys::PermitKey;
 use carnet_control::migrate::{Migrations, Pace};
 use carnet_control::monitor;
 use carnet_control::store::{NewAccount, NewToken, Store};
 use carnet_core::ids::{AccountId, TokenId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::LedgerSigner;
 use rcgen::{CertificateParams, KeyPair};
 use reqwest::Method;
 use serde_json::json;
@@ -74,20 +76,35 @@ impl Deref for Plane {
 impl Plane {
     pub async fn start() -> Self {
         let data = TempDir::new().unwrap();
-        let store = Store::open(&data.path().join("carnet.db")).await.unwrap();
+        let authority = Arc::new(CertificateAuthority::open(data.path()).unwrap());
+        let key = Arc::new(PermitKey::open(data.path(), authority.clone()).unwrap());
+        let ledger = LedgerSigner::new("carnet.test/ledger", &[7; 32]).unwrap();
+        let verifier_key = ledger.verifier_key();
+        let path = data.path().join("carnet.db");
+        let store = Store::open(&path, ledger).await.unwrap();
+        let public = key.current().signer.public();
+        store.enter_key("permit", public.as_bytes()).await.unwrap();
         let agents = Arc::new(FakeAgents::default());
         let pace = Pace {
             first: Duration::from_millis(1),
             longest: Duration::from_millis(10),
         };
-        let migrations = Migrations::new(store.clone(), agents.clone(), MAX_READING_AGE_MS, pace);
+        let migrations = Migrations::new(
+            store.clone(),
+            agents.clone(),
+            key.clone(),
+            MAX_READING_AGE_MS,
+            pace,
+        );
         let (stop, stopping) = watch::channel(());
         let app = App {
             store: store.clone(),
             agents: agents.clone(),
             look_now: migrations.look_now(),
             migrations: Arc::new(migrations),
-            authority: Arc::new(CertificateAuthority::open(data.path()).unwrap()),
+            authority,
+            permit_key: key,
+            verifier_key: verifier_key.into(),
             stopping,
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Path as Named, State};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use carnet_api::client::{Client, ClientError};
 use carnet_api::tls::{
@@ -281,6 +281,11 @@ fn agent(state: Arc<AgentState>) -> Router {
         .route("/v1/reading", get(async || Json(reading)))
         .route("/v1/containers", get(async || Json(containers)))
         .route("/v1/containers/{name}/claim", get(claim))
+        .route("/v1/signing-key", put(async || Json(json!({}))))
+        .route(
+            "/v1/refusals",
+            get(async || Json(json!({"refusals": [], "dropped": 0}))),
+        )
         .route("/v1/handovers/{migration}/{side}/{order}", post(order))
         .with_state(state)
 }

@@ -115,7 +115,10 @@ async fn every_edge_of_a_region_may_be_drawn_first() {
     // Each is missing with a probability of (2/3)^60, some 3 in 10^11.
     for _ in 0..60 {
         let region = to_region("A");
-        let attempts = plane.migrations().dry_run(container, &region).await;
+        let attempts = plane
+            .migrations()
+            .dry_run(container, &region, plane.owner)
+            .await;
         let attempts = attempts.unwrap();
         assert_eq!(attempts.len(), 3, "all of them, in a dry run");
         first.insert(attempts[0].edge_name.clone());
@@ -128,7 +131,10 @@ async fn a_dry_run_moves_nothing_and_keeps_nothing_but_what_was_seen() {
     let (plane, container) = regions().await;
     let before = plane.container_now(container).await;
     let anywhere = DestinationSpec::Anywhere(true);
-    let attempts = plane.migrations().dry_run(container, &anywhere).await;
+    let attempts = plane
+        .migrations()
+        .dry_run(container, &anywhere, plane.owner)
+        .await;
     let permitted = attempts.unwrap().into_iter();
     let permitted = permitted.filter(|a| a.outcome == AttemptOutcome::Permitted);
     assert_eq!(permitted.count(), 2);
@@ -346,7 +352,11 @@ async fn an_edge_with_another_container_of_that_name_is_not_ready() {
         let other = AccountId::from_uuid(Uuid::now_v7());
         plane.account(other, "other", Role::ContainerOwner).await;
         let taken = plane.pending_container("web", other, target).await;
-        plane.store.confirm_container(taken, now()).await.unwrap();
+        plane
+            .store
+            .confirm_container(taken, plane.owner, now())
+            .await
+            .unwrap();
         target
     })
     .await;
@@ -410,7 +420,11 @@ async fn edges_without_a_living_share_key_are_no_candidates() {
         plane.enrol(edge).await;
     }
     let key = plane.share(revoked).await;
-    plane.store.revoke_share_key(key, now()).await.unwrap();
+    plane
+        .store
+        .revoke_share_key(key, plane.lender, now())
+        .await
+        .unwrap();
     plane
         .store
         .create_share_key(
@@ -465,7 +479,11 @@ async fn a_destination_that_vanishes_before_the_draw_fails_the_move() {
     let container = plane.container("web", source).await;
     let new = plane.new_migration(container, to_edge("target")).await;
     plane.store.create_migration(&new).await.unwrap();
-    plane.store.revoke_share_key(key, now()).await.unwrap();
+    plane
+        .store
+        .revoke_share_key(key, plane.lender, now())
+        .await
+        .unwrap();
     plane.migrations().start(new.id);
     let migration = plane.ended(new.id).await;
     assert_eq!(migration.state, MigrationState::Failed);

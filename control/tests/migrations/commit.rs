@@ -138,7 +138,7 @@ async fn a_revoked_share_key_stops_it() {
     let held = held().await;
     held.plane
         .store
-        .revoke_share_key(held.key, now())
+        .revoke_share_key(held.key, held.plane.lender, now())
         .await
         .unwrap();
     held.stops_at_the_commit(
@@ -151,7 +151,10 @@ async fn a_revoked_share_key_stops_it() {
 async fn a_share_key_given_anew_but_not_entered_stops_it() {
     let held = held().await;
     let store = &held.plane.store;
-    store.revoke_share_key(held.key, now()).await.unwrap();
+    store
+        .revoke_share_key(held.key, held.plane.lender, now())
+        .await
+        .unwrap();
     let again = ShareKeyId::from_uuid(Uuid::now_v7());
     store
         .create_share_key(again, held.target, held.plane.owner, b"again", now())
@@ -168,7 +171,7 @@ async fn a_share_key_that_stands_in_for_a_revoked_one_lets_it_commit() {
     let mut held = held().await;
     held.plane
         .store
-        .revoke_share_key(held.key, now())
+        .revoke_share_key(held.key, held.plane.lender, now())
         .await
         .unwrap();
     held.plane.share(held.target).await;
@@ -227,7 +230,11 @@ async fn its_name_taken_on_the_target_stops_it() {
     let other = AccountId::from_uuid(Uuid::now_v7());
     plane.account(other, "other", Role::ContainerOwner).await;
     let taken = plane.pending_container("web", other, held.target).await;
-    plane.store.confirm_container(taken, now()).await.unwrap();
+    plane
+        .store
+        .confirm_container(taken, plane.owner, now())
+        .await
+        .unwrap();
     held.stops_at_the_commit("another container of that name has been confirmed on the target")
         .await;
 }
@@ -249,9 +256,19 @@ async fn a_pending_container_of_its_name_on_the_target_does_not_matter() {
 async fn a_container_cannot_be_forgotten_while_it_is_moved() {
     let mut held = held().await;
     let store = held.plane.store.clone();
-    assert!(!store.delete_container(held.container).await.unwrap());
+    assert!(
+        !store
+            .delete_container(held.container, held.plane.owner)
+            .await
+            .unwrap()
+    );
     assert_eq!(held.ended().await.state, MigrationState::Completed);
-    assert!(store.delete_container(held.container).await.unwrap());
+    assert!(
+        store
+            .delete_container(held.container, held.plane.owner)
+            .await
+            .unwrap()
+    );
 }
 
 /// Its migration's row goes with it; what is under way is undone all the same.
@@ -285,7 +302,11 @@ async fn its_name_taken_at_the_source_keeps_it_from_being_taken_back_and_that_is
     let other = AccountId::from_uuid(Uuid::now_v7());
     plane.account(other, "other", Role::ContainerOwner).await;
     let taken = plane.pending_container("web", other, held.source).await;
-    plane.store.confirm_container(taken, now()).await.unwrap();
+    plane
+        .store
+        .confirm_container(taken, plane.owner, now())
+        .await
+        .unwrap();
     plane.edges.let_go();
 
     let waiting = plane
@@ -297,7 +318,13 @@ async fn its_name_taken_at_the_source_keeps_it_from_being_taken_back_and_that_is
         waiting.waiting_for.as_deref(),
         Some("another container of that name has been confirmed on the source")
     );
-    assert!(plane.store.delete_container(taken).await.unwrap());
+    assert!(
+        plane
+            .store
+            .delete_container(taken, plane.owner)
+            .await
+            .unwrap()
+    );
     let migration = plane.ended(held.id).await;
     assert_eq!(migration.state, MigrationState::Failed);
     assert_hold(plane, &migration, held.before, "taken back").await;

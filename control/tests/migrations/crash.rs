@@ -17,15 +17,16 @@ use carnet_api::v1::{Attempt, AttemptOutcome, Role};
 use carnet_control::store::migrations::{Facts, NewMigration, Step};
 use carnet_control::store::{NewAccount, NewContainer, Store};
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, MigrationId};
+use carnet_core::ledger::Decision;
 use carnet_core::migration::{Candidate, Cause, MigrationPlan, Phase, State, Subject};
-use carnet_core::policy::{Attributes, Requirements};
+use carnet_core::policy::{Attributes, Requirements, Verdict};
 use rand::Rng;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Row, SqlitePool};
 use uuid::Uuid;
 
-use crate::plane::{PACE, Plane, now, to_edge};
+use crate::plane::{PACE, Plane, ledger_signer, now, to_edge};
 
 /// Where the child finds the database.
 const DATABASE: &str = "CARNET_TEST_DATABASE";
@@ -42,6 +43,7 @@ struct Move {
     id: MigrationId,
     container: ContainerId,
     plan: MigrationPlan,
+    decision: Decision,
 }
 
 impl Move {
@@ -64,7 +66,10 @@ impl Move {
         };
         store.create_container(&new).await.unwrap();
         tell(format!("container {container}"));
-        store.confirm_container(container, now()).await.unwrap();
+        store
+            .confirm_container(container, owner, now())
+            .await
+            .unwrap();
         tell(format!("confirmed {container}"));
         let id = MigrationId::from_uuid(Uuid::now_v7());
         let new = NewMigration {
@@ -77,30 +82,29 @@ impl Move {
         };
         store.create_migration(&new).await.unwrap();
         tell(format!("admitting {id}"));
-        let plan = MigrationPlan::from_audit(
-            &Subject {
-                container,
-                generation: 1,
-                source,
-                requirements: &Requirements::default(),
-                requirements_revision: 1,
-            },
-            &Candidate {
-                edge: target,
-                attributes: &Attributes::default(),
-                attributes_revision: 1,
-                utilization: None,
-            },
-            now(),
-            0,
-        )
-        .unwrap();
+        let (requirements, attributes) = (Requirements::default(), Attributes::default());
+        let subject = Subject {
+            container,
+            generation: 1,
+            source,
+            requirements: &requirements,
+            requirements_revision: 1,
+        };
+        let candidate = Candidate {
+            edge: target,
+            attributes: &attributes,
+            attributes_revision: 1,
+            utilization: None,
+        };
+        let plan = MigrationPlan::from_audit(&subject, &candidate, now(), 0).unwrap();
+        let decision = Decision::of(&subject, &candidate, now(), 0, Verdict::Permit);
         Self {
             store: store.clone(),
             owner,
             id,
             container,
             plan,
+            decision,
         }
     }
 
@@ -166,7 +170,10 @@ impl Move {
         let not_ready = self.attempt(AttemptOutcome::NotReady {
             problems: vec!["no bridge".to_owned()],
         });
-        self.store.save_attempt(id, 0, &not_ready).await.unwrap();
+        self.store
+            .save_attempt(id, 0, &not_ready, &self.decision)
+            .await
+            .unwrap();
         tell(format!("attempt {id}"));
         let permitted = self.attempt(AttemptOutcome::Permitted);
         self.save(
@@ -258,7 +265,9 @@ fn is_taken_back(phase: &str) -> bool {
 #[ignore = "it is the child that is killed"]
 async fn child() {
     let path = std::env::var_os(DATABASE).expect("the parent says where the database is");
-    let store = Store::open(Path::new(&path)).await.unwrap();
+    let store = Store::open(Path::new(&path), ledger_signer())
+        .await
+        .unwrap();
     let owner = store.account("owner").await.unwrap().unwrap().id;
     let edge = async |name| store.edge(name).await.unwrap().unwrap().id;
     let edges = (edge("source").await, edge("target").await);
@@ -287,7 +296,7 @@ async fn child() {
                 roles: vec![Role::Auditor],
                 created_at: now(),
             };
-            writer.create_account(&account).await.unwrap();
+            writer.create_account(&account, owner).await.unwrap();
             tell(format!("account {id}"));
         }
     });
@@ -402,7 +411,7 @@ fn a_store_killed_at_any_moment_keeps_what_it_acknowledged() {
         acknowledgements += acknowledged.len();
         runtime.block_on(async {
             // As the next control plane does.
-            let store = Store::open(&path).await.unwrap();
+            let store = Store::open(&path, ledger_signer()).await.unwrap();
             let ledger = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&path))
                 .await
                 .unwrap();

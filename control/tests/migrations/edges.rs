@@ -8,13 +8,18 @@ use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
     Container, CopiedAhead, Described, Facts, HandedOver, Order, PlacedClaim, PrepareTarget,
-    Reading, Utilization,
+    Reading, Refusals, Refused, Utilization,
 };
+use carnet_api::tls::Authority;
 use carnet_api::v1::{ContainerState, Problem};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
 use carnet_core::ids::{EdgeId, MigrationId};
+use carnet_core::permit::{Abort, Claim, Commit, Party, Permit, Statement, Unverified, key_id};
+use ed25519_dalek::VerifyingKey;
 use sqlx::{Row, SqlitePool};
 use tokio::sync::watch;
+
+use crate::plane::certificate_of;
 
 /// What a source sends, as it says.
 pub const ROOTFS_AHEAD_BYTES: u64 = 1_000;
@@ -127,6 +132,12 @@ struct Machine {
     reachable: bool,
     /// What it fails at, whenever it is asked.
     cannot: BTreeSet<Ask>,
+    /// The signing keys that it was told.
+    keys: Vec<VerifyingKey>,
+    /// What it has refused and not forgotten.
+    refusals: Vec<Refused>,
+    /// It is not heard when it is to forget.
+    forgets: bool,
 }
 
 /// One asking.
@@ -163,16 +174,19 @@ pub struct Edges {
     changed: watch::Sender<()>,
     /// The control plane's database, to look into while an order arrives.
     ledger: SqlitePool,
+    /// The authority that agents trust.
+    authority: Authority,
     /// Whether the database is to agree with each order.
     compare: std::sync::atomic::AtomicBool,
 }
 
 impl Edges {
-    pub fn new(ledger: SqlitePool) -> Self {
+    pub fn new(ledger: SqlitePool, authority: Authority) -> Self {
         Self {
             inside: Mutex::default(),
             changed: watch::channel(()).0,
             ledger,
+            authority,
             compare: true.into(),
         }
     }
@@ -196,6 +210,9 @@ impl Edges {
                     reading: reading(1_000, 2_000),
                     reachable: true,
                     cannot: BTreeSet::new(),
+                    keys: Vec::new(),
+                    refusals: Vec::new(),
+                    forgets: true,
                 },
             )
         });
@@ -216,6 +233,29 @@ impl Edges {
 
     pub fn set_reachable(&self, edge: EdgeId, reachable: bool) {
         self.change(|inside| inside.machines.get_mut(&edge).unwrap().reachable = reachable);
+    }
+
+    /// The signing keys that the edge was told, the newest last.
+    pub fn keys(&self, edge: EdgeId) -> Vec<VerifyingKey> {
+        self.inside().machines[&edge].keys.clone()
+    }
+
+    /// The edge refuses something.
+    pub fn refuse(&self, edge: EdgeId, refused: Refused) {
+        self.change(|inside| {
+            let machine = inside.machines.get_mut(&edge).unwrap();
+            machine.refusals.push(refused);
+        });
+    }
+
+    /// What the edge has refused and not forgotten.
+    pub fn kept_refusals(&self, edge: EdgeId) -> Vec<Refused> {
+        self.inside().machines[&edge].refusals.clone()
+    }
+
+    /// Whether the edge hears when it is to forget refusals.
+    pub fn set_forgets(&self, edge: EdgeId, forgets: bool) {
+        self.change(|inside| inside.machines.get_mut(&edge).unwrap().forgets = forgets);
     }
 
     /// The edge fails at `ask`, whenever it is asked; `false`: no more.
@@ -375,9 +415,9 @@ impl Edges {
 
     /// What the database says of an order's migration: its state's name. What does not agree
     /// with the order is noted as a violation.
-    async fn compare(&self, ask: Ask, order: &Order) -> Option<String> {
+    async fn compare(&self, edge: EdgeId, ask: Ask, order: &Order) -> Option<String> {
         let row = sqlx::query(
-            "SELECT migrations.phase, containers.generation, containers.edge,
+            "SELECT migrations.phase, migrations.permit, containers.generation, containers.edge,
                  (SELECT count(*) FROM migration_attempts WHERE migration = migrations.id
                   AND attempt ->> 'outcome' = 'permitted' AND attempt ->> 'edge' = ?2)
                  AS permitted
@@ -391,6 +431,12 @@ impl Edges {
         .unwrap();
         let row = row?;
         let phase: String = row.get("phase");
+        let permit: Option<String> = row.get("permit");
+        let keys = self.keys(edge);
+        if let Err(fault) = check(ask, order, permit.as_deref(), &keys) {
+            let violation = format!("{ask:?} in {phase}: its statement: {fault}");
+            self.change(|inside| inside.violations.push(violation));
+        }
         if !self.compare.load(std::sync::atomic::Ordering::Relaxed) {
             return Some(phase);
         }
@@ -469,7 +515,7 @@ impl Edges {
         let too_slow = || fault(AgentFault::TooSlow(Duration::from_secs(120)));
 
         let phase = match order {
-            Some(order) => self.compare(ask, order).await,
+            Some(order) => self.compare(edge, ask, order).await,
             None => None,
         };
         let (nth, fate) = self.note(edge, ask, order, phase);
@@ -722,7 +768,114 @@ fn words(ask: Ask) -> &'static str {
     }
 }
 
+/// Whether an order's statement is the one that is right for it, signed by one of `keys`.
+fn check(
+    ask: Ask,
+    order: &Order,
+    permit: Option<&str>,
+    keys: &[VerifyingKey],
+) -> Result<(), String> {
+    let permit = permit.ok_or("there is no permit")?;
+    let token = &order.statement;
+    let permitted = Unverified::<Permit>::parse(permit)
+        .map_err(|fault| fault.to_string())?
+        .into_unverified()
+        .claim;
+    // By how much the generation may be raised.
+    let (claim, raised): (Claim, &[u64]) = match ask {
+        Ask::PrepareSource | Ask::PrepareTarget | Ask::CopyAhead | Ask::HandOver => {
+            if token != permit {
+                return Err("it is not the permit".to_owned());
+            }
+            (opened::<Permit>(token, keys)?, &[0])
+        }
+        Ask::Restore | Ask::Release | Ask::Clean => (opened::<Commit>(token, keys)?, &[1]),
+        Ask::Resume => (opened::<Abort>(token, keys)?, &[0, 2]),
+        Ask::Discard => (opened::<Abort>(token, keys)?, &[0, 1, 2]),
+        Ask::Reading | Ask::Containers => return Err("it is no order".to_owned()),
+    };
+    let party = |edge| Party {
+        edge,
+        certificate: certificate_of(edge),
+    };
+    let right = Claim {
+        iss: Claim::issuer(),
+        jti: permitted.jti,
+        iat: claim.iat,
+        sub: permitted.sub,
+        name: order.container.clone(),
+        migration: order.migration,
+        generation: order.generation,
+        source: party(order.source),
+        target: party(order.target),
+    };
+    if claim != right {
+        return Err(format!("it says {claim:?} instead of {right:?}"));
+    }
+    let fits = |raised: &u64| permitted.generation + raised == claim.generation;
+    if !raised.iter().any(fits) {
+        return Err(format!("of generation {}", claim.generation));
+    }
+    Ok(())
+}
+
+fn opened<T: Statement>(token: &str, keys: &[VerifyingKey]) -> Result<Claim, String> {
+    let read = Unverified::<T>::parse(token).map_err(|fault| fault.to_string())?;
+    let key = keys.iter().find(|key| key_id(key) == read.key());
+    let key = key.ok_or("the edge was not told its key")?;
+    let opened = read.verify_with(key).map_err(|fault| fault.to_string())?;
+    Ok(opened.claim().clone())
+}
+
+impl Edges {
+    /// Something that is not scripted: it is lost where the edge cannot be reached.
+    async fn aside<T>(
+        &self,
+        endpoint: &Endpoint,
+        asked: &'static str,
+        answer: impl FnOnce(&mut Machine) -> T,
+    ) -> Result<T, AgentError> {
+        let answered = self.change(|inside| {
+            let machine = inside.machines.get_mut(&endpoint.edge).unwrap();
+            machine.reachable.then(|| answer(machine))
+        });
+        answered.ok_or_else(|| AgentError {
+            edge: endpoint.name.clone(),
+            address: endpoint.address.clone(),
+            asked,
+            fault: AgentFault::Unreachable("the connection broke".to_owned()),
+        })
+    }
+}
+
 impl Agents for Edges {
+    fn tell_signing_key<'a>(&'a self, edge: &'a Endpoint, certificate: &'a str) -> Asked<'a, ()> {
+        let key = self.authority.signing_key(certificate).unwrap();
+        let key = VerifyingKey::from_bytes(&key).unwrap();
+        Box::pin(self.aside(edge, "take the signing key", move |machine| {
+            if machine.keys.last() != Some(&key) {
+                machine.keys.push(key);
+            }
+        }))
+    }
+
+    fn refusals<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Refusals> {
+        Box::pin(
+            self.aside(edge, "list what it refused", |machine| Refusals {
+                refusals: machine.refusals.clone(),
+                dropped: 0,
+            }),
+        )
+    }
+
+    fn forget_refusals<'a>(&'a self, edge: &'a Endpoint, through: u64) -> Asked<'a, ()> {
+        Box::pin(self.aside(edge, "forget what it refused", move |machine| {
+            if machine.forgets {
+                machine.refusals.retain(|refused| refused.number > through);
+            }
+        }))
+    }
+
     fn facts<'a>(&'a self, _: &'a Endpoint) -> Asked<'a, Facts> {
         unimplemented!("nothing under test asks for an edge's facts")
     }

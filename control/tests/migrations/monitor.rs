@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carnet_api::agent::Reading;
+use carnet_api::agent::{Reading, Refused};
 use carnet_api::v1::{ContainerState, Health, HealthState, MigrationState};
 use carnet_control::monitor;
 use carnet_core::ids::{ContainerId, EdgeId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::{Actor, Entry, Event, Refusal};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::edges::{Ask, Fate, Process, When, reading};
-use crate::plane::{Plane, now, to_edge};
+use crate::plane::{Plane, certificate_of, now, to_edge};
 use crate::telling::Told;
 
 /// Longer than any test: what happens does not happen because of it.
@@ -31,6 +32,7 @@ impl Watching {
         let task = tokio::spawn(monitor::watch(
             plane.store.clone(),
             plane.agents(),
+            plane.key.clone(),
             interval,
             look_now.clone(),
         ));
@@ -277,7 +279,11 @@ async fn an_audits_reading_is_kept_as_a_sighting() {
     lacking.utilization = reading(1_234, 5_678).utilization;
     plane.edges.set_reading(target, lacking);
     let to = to_edge("target");
-    plane.migrations().dry_run(container, &to).await.unwrap();
+    plane
+        .migrations()
+        .dry_run(container, &to, plane.owner)
+        .await
+        .unwrap();
     let seen = plane.edge_now(target).await;
     assert_eq!(seen.health.state, HealthState::Degraded);
     assert_eq!(seen.health.problems, ["no bridge"]);
@@ -369,4 +375,184 @@ async fn a_store_that_cannot_write_does_not_end_the_watch() {
     assert_eq!(plane.health(edge).await.state, HealthState::Unknown);
     plane.save_again().await;
     plane.until_read(1, UnixMillis(0)).await;
+}
+
+fn refused(number: u64, check: &str) -> Refused {
+    Refused {
+        number,
+        check: check.to_owned(),
+        asked: "source/prepare".to_owned(),
+        migration: None,
+        peer: None,
+        refused_at_ms: UnixMillis(number.cast_signed()),
+    }
+}
+
+impl Plane {
+    /// The refusals in the ledger: who entered each, and what it was.
+    async fn refusals(&self) -> Vec<(Actor, Refusal)> {
+        let entries = self.store.entries(0, 10_000).await.unwrap();
+        let entries = entries
+            .iter()
+            .map(|entry| Entry::from_bytes(&entry.bytes).unwrap());
+        entries
+            .filter_map(|entry| match entry.event {
+                Event::Refusal(refusal) => Some((entry.by, refusal)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    async fn checks(&self) -> Vec<String> {
+        let refusals = self.refusals().await.into_iter();
+        refusals.map(|(_, refusal)| refusal.check).collect()
+    }
+}
+
+#[tokio::test]
+async fn refusals_come_into_the_ledger_and_are_forgotten_at_the_edge() {
+    let plane = Plane::new().await;
+    let (edge, other) = (plane.edge("edge").await, plane.edge("other").await);
+    let peer = Some(certificate_of(other));
+    let first = Refused {
+        peer,
+        ..refused(1, "signature")
+    };
+    plane.edges.refuse(edge, first);
+    plane.edges.refuse(edge, refused(2, "expired"));
+    plane.edges.refuse(other, refused(1, "used"));
+    plane.look().await;
+    let mut found = plane.refusals().await;
+    found.sort_by_key(|(_, refusal)| refusal.check.clone());
+    let told = |edge, number: i64, check: &str, peer| {
+        let refusal = Refusal {
+            edge,
+            check: check.to_owned(),
+            asked: "source/prepare".to_owned(),
+            migration: None,
+            peer,
+            refused_at_ms: UnixMillis(number),
+        };
+        (Actor::Edge(edge), refusal)
+    };
+    assert_eq!(
+        found,
+        [
+            told(edge, 2, "expired", None),
+            told(edge, 1, "signature", peer),
+            told(other, 1, "used", None),
+        ]
+    );
+    assert_eq!(plane.edges.kept_refusals(edge), []);
+    assert_eq!(plane.edges.kept_refusals(other), []);
+    plane.look().await;
+    assert_eq!(plane.refusals().await.len(), 3);
+}
+
+/// As after a crash between the entry and the edge's forgetting.
+#[tokio::test]
+async fn a_refusal_that_is_told_again_stands_in_the_ledger_once() {
+    let mut plane = Plane::new().await;
+    let edge = plane.edge("edge").await;
+    plane.edges.set_forgets(edge, false);
+    plane.edges.refuse(edge, refused(1, "a"));
+    plane.edges.refuse(edge, refused(2, "b"));
+    plane.look().await;
+    plane.kill().await;
+    plane.edges.refuse(edge, refused(3, "c"));
+    plane.look().await;
+    assert_eq!(plane.checks().await, ["a", "b", "c"]);
+    plane.edges.set_forgets(edge, true);
+    plane.look().await;
+    assert_eq!(plane.edges.kept_refusals(edge), []);
+    assert_eq!(plane.checks().await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn an_agent_that_was_enrolled_anew_counts_from_the_beginning() {
+    let plane = Plane::new().await;
+    let edge = plane.edge("edge").await;
+    plane.edges.refuse(edge, refused(7, "a"));
+    plane.look().await;
+    sqlx::query("UPDATE edges SET certificate = 'another'")
+        .execute(&plane.ledger)
+        .await
+        .unwrap();
+    plane.edges.refuse(edge, refused(1, "b"));
+    plane.look().await;
+    plane.edges.refuse(edge, refused(2, "c"));
+    plane.look().await;
+    assert_eq!(plane.checks().await, ["a", "b", "c"]);
+}
+
+/// Edges are others': none fills the ledger, or keeps the others from being seen.
+#[tokio::test]
+async fn what_an_edge_says_of_refusals_is_bounded() {
+    let plane = Plane::new().await;
+    let edge = plane.edge("edge").await;
+    let long = "x".repeat(1 << 20);
+    for number in 1..=1_005 {
+        plane.edges.refuse(edge, refused(number, "check"));
+    }
+    let last = Refused {
+        asked: long.clone(),
+        ..refused(1, &long)
+    };
+    let other = plane.edge("other").await;
+    plane.edges.refuse(other, last);
+    plane.look().await;
+    let found = plane.refusals().await;
+    assert_eq!(found.len(), 1_001);
+    let longest = found
+        .iter()
+        .map(|(_, refusal)| refusal.asked.len().max(refusal.check.len()));
+    assert_eq!(longest.max(), Some(200));
+    assert_eq!(plane.health(edge).await.state, HealthState::Healthy);
+}
+
+#[tokio::test]
+async fn every_agent_is_told_the_signing_key_and_told_anew_when_it_changes() {
+    let plane = Plane::new().await;
+    let (edge, silent) = (plane.edge("edge").await, plane.edge("silent").await);
+    plane.edges.set_reachable(silent, false);
+    let public = || plane.key.current().signer.public();
+    let first = public();
+    let _watching = Watching::start(&plane, Duration::from_millis(5));
+    let told = |edge, keys: &[_]| {
+        let keys = keys.to_vec();
+        plane.edges.until("an agent that was told", move |edges| {
+            edges.keys(edge) == keys
+        })
+    };
+    told(edge, &[first]).await;
+    plane.key.rotate().unwrap();
+    let second = public();
+    assert_ne!(first, second);
+    told(edge, &[first, second]).await;
+    assert_eq!(plane.edges.keys(silent), []);
+    // Once it is there again.
+    plane.edges.set_reachable(silent, true);
+    told(silent, &[second]).await;
+}
+
+/// The key is replaced while a move is under way.
+#[tokio::test]
+async fn a_move_goes_on_with_a_key_that_was_replaced_meanwhile() {
+    let mut plane = Plane::new().await;
+    let source = plane.edge("source").await;
+    let target = plane.edge("target").await;
+    let container = plane.container("web", source).await;
+    plane
+        .edges
+        .script(When::Every(Ask::HandOver, source), Fate::Held);
+    let id = plane.request(container, to_edge("target")).await;
+    plane.edges.until_held(1).await;
+    let first = plane.key.current().signer.public();
+    plane.key.rotate().unwrap();
+    let second = plane.key.current().signer.public();
+    plane.edges.let_go();
+    assert_eq!(plane.ended(id).await.state, MigrationState::Completed);
+    assert_eq!(plane.edges.violations(), Vec::<String>::new());
+    assert_eq!(plane.edges.keys(target), [first, second]);
+    assert_eq!(plane.edges.keys(source), [first, second]);
 }

@@ -261,6 +261,7 @@ async fn everything_is_asked_at_its_own_path() {
         source: edge,
         target: new_edge(),
         target_address: "127.0.0.1:1".to_owned(),
+        statement: "signed".to_owned(),
     };
     let prepare = PrepareTarget {
         order: order.clone(),
@@ -275,6 +276,9 @@ async fn everything_is_asked_at_its_own_path() {
     let _ = asked.reading(at).await;
     let _ = asked.containers(at).await;
     let _ = asked.claim(at, "web").await;
+    asked.tell_signing_key(at, "PEM").await.unwrap();
+    let _ = asked.refusals(at).await;
+    asked.forget_refusals(at, 7).await.unwrap();
     let _ = asked.prepare_source(at, &order).await;
     asked.prepare_target(at, &prepare).await.unwrap();
     let _ = asked.copy_ahead(at, &order).await;
@@ -296,6 +300,15 @@ async fn everything_is_asked_at_its_own_path() {
         ("GET /v1/reading".to_owned(), Value::Null),
         ("GET /v1/containers".to_owned(), Value::Null),
         ("GET /v1/containers/web/claim".to_owned(), Value::Null),
+        (
+            "PUT /v1/signing-key".to_owned(),
+            json!({ "certificate": "PEM" }),
+        ),
+        ("GET /v1/refusals".to_owned(), Value::Null),
+        (
+            "POST /v1/refusals/forget".to_owned(),
+            json!({ "through": 7 }),
+        ),
         (of("source/prepare"), body.clone()),
         (
             of("target/prepare"),

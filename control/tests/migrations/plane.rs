@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use carnet_api::v1::{Container, DestinationSpec, DetectedFacts, Migration, Role};
 use carnet_control::agents::Agents;
+use carnet_control::authority::CertificateAuthority;
+use carnet_control::keys::PermitKey;
 use carnet_control::migrate::{Migrations, Pace};
 use carnet_control::store::migrations::NewMigration;
 use carnet_control::store::{EdgeRecord, NewAccount, NewContainer, NewEdge, Store};
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, EnrolmentId, MigrationId, ShareKeyId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::LedgerSigner;
+use carnet_core::permit::Fingerprint;
 use serde_json::{Value, json};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -32,6 +36,8 @@ pub struct Plane {
     pub edges: Arc<Edges>,
     /// The database, past the store: to look into, and to put into it what Carnet does not.
     pub ledger: SqlitePool,
+    /// Signs what edges are given in writing.
+    pub key: Arc<PermitKey>,
     migrations: Option<Migrations>,
     pace: Pace,
     /// Owns the containers.
@@ -63,14 +69,18 @@ impl Plane {
 
     /// On a new database, which stays.
     pub async fn at(path: &Path, pace: Pace) -> Self {
-        let store = Store::open(path).await.unwrap();
+        let store = Store::open(path, ledger_signer()).await.unwrap();
+        let authority = Arc::new(CertificateAuthority::open(path.parent().unwrap()).unwrap());
+        let trusted = authority.authority().unwrap();
+        let key = Arc::new(PermitKey::open(path.parent().unwrap(), authority).unwrap());
         let ledger = SqlitePool::connect_with(SqliteConnectOptions::new().filename(path))
             .await
             .unwrap();
         let mut plane = Self {
             store,
-            edges: Arc::new(Edges::new(ledger.clone())),
+            edges: Arc::new(Edges::new(ledger.clone(), trusted)),
             ledger,
+            key,
             migrations: None,
             pace,
             owner: AccountId::from_uuid(Uuid::now_v7()),
@@ -93,6 +103,7 @@ impl Plane {
         Migrations::new(
             self.store.clone(),
             self.agents(),
+            self.key.clone(),
             MAX_READING_AGE_MS,
             self.pace,
         )
@@ -113,7 +124,7 @@ impl Plane {
             roles: vec![role],
             created_at: now(),
         };
-        self.store.create_account(&account).await.unwrap();
+        self.store.create_account(&account, id).await.unwrap();
     }
 
     /// An edge whose owner has said what it is; it has no agent.
@@ -146,7 +157,7 @@ impl Plane {
         let facts = DetectedFacts::default();
         assert!(
             self.store
-                .enrol(secret.as_bytes(), &facts, now())
+                .enrol(secret.as_bytes(), &facts, certificate_of(edge), now())
                 .await
                 .unwrap()
         );
@@ -195,7 +206,10 @@ impl Plane {
                 .await
                 .unwrap();
         }
-        self.store.confirm_container(id, now()).await.unwrap();
+        self.store
+            .confirm_container(id, self.owner, now())
+            .await
+            .unwrap();
         self.edges.place(edge, name, Process::Running);
         id
     }
@@ -266,7 +280,7 @@ impl Plane {
         self.edges.was_killed();
         self.migrations = None;
         self.store.close().await;
-        self.store = Store::open(&self.path).await.unwrap();
+        self.store = Store::open(&self.path, ledger_signer()).await.unwrap();
         self.migrations = Some(self.new_migrations());
         self.migrations().recover().await.unwrap()
     }
@@ -324,6 +338,16 @@ impl Plane {
             .await
             .unwrap();
     }
+}
+
+/// Signs what is entered into the ledger.
+pub fn ledger_signer() -> LedgerSigner {
+    LedgerSigner::new("carnet/test", &[1; 32]).unwrap()
+}
+
+/// The certificate that an edge's agent has here.
+pub fn certificate_of(edge: EdgeId) -> Fingerprint {
+    Fingerprint::of(edge.to_string().as_bytes())
 }
 
 /// The edge of that name, as a destination.

@@ -14,6 +14,7 @@ mod stay;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use carnet_api::v1::{
@@ -27,6 +28,7 @@ use self::difference::Difference;
 use self::paper::{Destination, Run, TableError};
 use self::sensor_client::{Observation, READING, SensorClient};
 use crate::error::LabError;
+use crate::exec;
 use crate::fleet::{Account, CLIENT, EdgeSpec, Fleet, FleetSpec};
 use crate::progress::{Progress, tell};
 
@@ -167,7 +169,19 @@ fn tell_story(
     let (ran, returned) = journey.carry_out(paper::runs()?)?;
     progress.step("reading back everything that was ever written")?;
     let everything = client.observe_everything();
-    conclude(&ran, &returned, &everything)
+    let as_in_the_paper = conclude(&ran, &returned, &everything)?;
+    progress.step(&format!("{AUDITOR} verifies the ledger"))?;
+    let mut verify = fleet.command(AUDITOR)?;
+    verify.args(["ledger", "verify"]).stdin(Stdio::null());
+    let verified = verify.output().map_err(|source| LabError::NotRun {
+        command: exec::show(&verify),
+        source,
+    })?;
+    show(&format!(
+        "\nThe ledger, as {AUDITOR} verified it:\n{}",
+        String::from_utf8_lossy(&verified.stdout).trim_end()
+    ))?;
+    Ok(as_in_the_paper && verified.status.success())
 }
 
 /// Starts App1 where the paper has it, and loads what it holds.

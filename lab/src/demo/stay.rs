@@ -29,6 +29,7 @@ To use it as {CONTAINER_OWNER}, who owns App1:
   carnet migrate App1 --to Edge3
   carnet container show App1
 
+As {AUDITOR}, who reads everything: carnet ledger verify, carnet ledger where App1.
 To use it as somebody else, set CARNET_TOKEN_FILE to
 ",
         url = fleet.url()?,

@@ -6,6 +6,10 @@
 //! business. So `discard` removes a container only if this hand-over brought it, and `release`
 //! only if this hand-over took it away. Orders that come late, after the end, are refused: see
 //! the promises in [`carnet_api::agent`].
+//!
+//! Nothing is done but on what the control plane has signed for it ([`statement`]).
+
+mod statement;
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,16 +18,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use carnet_api::agent::{CopiedAhead, Described, Done, HandedOver, Order, PrepareTarget};
-use carnet_api::tls::{Peer, edge_name};
+use carnet_api::tls::{Peer, client_config_for_peer, edge_name};
 use carnet_api::v1::Problem;
-use carnet_core::ids::{EdgeId, MigrationId};
+use carnet_core::ids::MigrationId;
+use carnet_core::permit::{Abort, Commit, Fingerprint, Part, Party, Permit};
 use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
+use self::statement::{COMMITTED, DISCARDED, Entitled, RESUMED, is_good, refused};
+use crate::permits::Permits;
 use crate::problem::{cannot, internal, not_found, not_yours};
 use crate::runtime::{ContainerName, Runtime};
-use crate::state::write_private;
+use crate::state::{AgentState, write_private};
 use crate::transfer;
 use crate::tree::Manifest;
 
@@ -39,6 +46,8 @@ const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 pub struct Record {
     pub order: Order,
     pub role: Role,
+    /// What was accepted for it; absent where the first that was heard of it was its end.
+    pub permit: Option<Permit>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,7 +101,9 @@ pub struct Sent {
 /// The hand-overs that an edge takes part in.
 pub struct Handovers<R> {
     runtime: Arc<R>,
-    edge: EdgeId,
+    /// This edge, as statements name it.
+    me: Party,
+    permits: Arc<Permits>,
     records: PathBuf,
     peers: Peers,
     /// What was sent ahead; lost with the process, and then everything is sent again.
@@ -108,36 +119,42 @@ struct Receiving {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Clients for other agents. Each keeps its connection open, so that none has to be made while a
-/// container is frozen.
+/// Clients for other agents, each for the holder of one certificate. Each keeps its connection
+/// open, so that none has to be made while a container is frozen.
 pub struct Peers {
-    tls: rustls::ClientConfig,
-    clients: Mutex<HashMap<(EdgeId, String), reqwest::Client>>,
+    state: Arc<AgentState>,
+    clients: Mutex<HashMap<(Fingerprint, String), reqwest::Client>>,
 }
 
 impl Peers {
-    /// With the certificate of this edge in `tls`.
-    pub fn new(tls: rustls::ClientConfig) -> Self {
+    /// With the certificate of this edge in `state`.
+    pub fn new(state: Arc<AgentState>) -> Self {
         Self {
-            tls,
+            state,
             clients: Mutex::new(HashMap::new()),
         }
     }
 
-    /// A client for the agent of `edge`, and the beginning of its URLs.
-    fn client(&self, edge: EdgeId, address: &str) -> Result<(reqwest::Client, String), Problem> {
+    /// A client for the agent of `peer`, and the beginning of its URLs.
+    fn client(&self, peer: Party, address: &str) -> Result<(reqwest::Client, String), Problem> {
         let address: std::net::SocketAddr = address
             .parse()
             .map_err(|_| cannot(format!("`{address}` is not an address, ip:port")))?;
-        let name = edge_name(edge);
+        let name = edge_name(peer.edge);
         let base = format!("https://{name}:{}", address.port());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (edge, address.to_string());
+        let key = (peer.certificate, address.to_string());
         if let Some(client) = clients.get(&key) {
             return Ok((client.clone(), base));
         }
+        let tls = client_config_for_peer(
+            &self.state.authority,
+            &self.state.identity,
+            peer.certificate,
+        )
+        .map_err(|error| internal(&error))?;
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(self.tls.clone())
+            .tls_backend_preconfigured(tls)
             .resolve(&name, address)
             .no_proxy()
             .tcp_nodelay(true)
@@ -157,11 +174,18 @@ pub enum Stream {
 }
 
 impl<R: Runtime> Handovers<R> {
-    /// Of the edge `edge`, with records in the directory `records`.
-    pub fn new(runtime: Arc<R>, edge: EdgeId, records: PathBuf, peers: Peers) -> Self {
+    /// Of the edge `me`, with records in the directory `records`.
+    pub fn new(
+        runtime: Arc<R>,
+        me: Party,
+        permits: Arc<Permits>,
+        records: PathBuf,
+        peers: Peers,
+    ) -> Self {
         Self {
             runtime,
-            edge,
+            me,
+            permits,
             records,
             peers,
             sent_ahead: Mutex::new(HashMap::new()),
@@ -175,20 +199,25 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// Why it cannot.
     pub async fn prepare_source(&self, order: Order) -> Result<Described, Problem> {
-        let name = self.name(&order, order.source)?;
+        let (entitled, permit) = self.permitted(&order, Part::Source)?;
+        let name = &entitled.name;
         if let Some(other) = self.other_handover(&order)? {
             return Err(cannot(format!(
                 "`{name}` is being handed over already, by migration {other}"
             )));
         }
-        let known = self.role(&order)?;
-        if !matches!(known, None | Some(Role::Source { handed_over: None })) {
+        if !matches!(
+            entitled.role(),
+            None | Some(Role::Source { handed_over: None })
+        ) {
             return Err(not_prepared(&order));
         }
-        let described = self.runtime.describe(&name).await.map_err(cannot)?;
+        let described = self.runtime.describe(name).await.map_err(cannot)?;
+        self.come_to(&entitled.claim)?;
         self.save(&Record {
             order,
             role: Role::Source { handed_over: None },
+            permit: Some(permit),
         })?;
         Ok(described)
     }
@@ -199,13 +228,14 @@ impl<R: Runtime> Handovers<R> {
     /// Why it cannot. `discard` removes what was made by then.
     pub async fn prepare_target(&self, asked: PrepareTarget) -> Result<Done, Problem> {
         let PrepareTarget { order, container } = asked;
-        let name = self.name(&order, order.target)?;
-        match self.role(&order)? {
+        let (entitled, permit) = self.permitted(&order, Part::Target)?;
+        let name = &entitled.name;
+        match entitled.role() {
             // By half: from the beginning.
             Some(Role::Target {
                 progress: Progress::Preparing,
                 ..
-            }) => self.runtime.remove(&name).await.map_err(cannot)?,
+            }) => self.runtime.remove(name).await.map_err(cannot)?,
             // The order may come late, when the container's files and memory are here already,
             // and the only ones: they are not touched.
             Some(Role::Target {
@@ -213,12 +243,9 @@ impl<R: Runtime> Handovers<R> {
                 ..
             }) => return Ok(Done {}),
             Some(_) => return Err(not_prepared(&order)),
-            None => self
-                .runtime
-                .check(&name, &container)
-                .await
-                .map_err(cannot)?,
+            None => self.runtime.check(name, &container).await.map_err(cannot)?,
         }
+        self.come_to(&entitled.claim)?;
         // A crash from here on leaves a part of the container, and a record by which `discard`
         // knows that it may remove it.
         let record = |progress| Record {
@@ -227,10 +254,11 @@ impl<R: Runtime> Handovers<R> {
                 container: container.clone(),
                 progress,
             },
+            permit: Some(permit.clone()),
         };
         self.save(&record(Progress::Preparing))?;
         self.runtime
-            .prepare(&name, &container)
+            .prepare(name, &container)
             .await
             .map_err(cannot)?;
         self.save(&record(Progress::Prepared))?;
@@ -242,8 +270,9 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// Why it did not get there.
     pub async fn copy_ahead(&self, order: Order) -> Result<CopiedAhead, Problem> {
-        let name = self.name(&order, order.source)?;
-        if self.source_record(&order)?.is_some() {
+        let (entitled, permit) = self.permitted(&order, Part::Source)?;
+        let name = &entitled.name;
+        if sent_before(&order, &entitled)?.is_some() {
             // The order comes late. What would be sent again may be being restored from.
             return Ok(CopiedAhead {
                 bytes: 0,
@@ -254,7 +283,13 @@ impl<R: Runtime> Handovers<R> {
         let mut manifest = None;
         for _ in 0..PASSES_AHEAD {
             let (sent, now) = self
-                .send(&order, Stream::Rootfs, self.runtime.rootfs(&name), manifest)
+                .send(
+                    &order,
+                    permit.claim.target,
+                    Stream::Rootfs,
+                    self.runtime.rootfs(name),
+                    manifest,
+                )
                 .await?;
             bytes += sent;
             manifest = Some(now);
@@ -276,9 +311,10 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// What went wrong. The container is frozen then; `resume` lets it run on.
     pub async fn hand_over(&self, order: Order) -> Result<HandedOver, Problem> {
-        let name = self.name(&order, order.source)?;
+        let (entitled, permit) = self.permitted(&order, Part::Source)?;
+        let name = &entitled.name;
         let migration = order.migration;
-        let sent = match self.source_record(&order)? {
+        let sent = match sent_before(&order, &entitled)? {
             Some(sent) => sent,
             None => {
                 let began = Instant::now();
@@ -287,13 +323,14 @@ impl<R: Runtime> Handovers<R> {
                     .unwrap_or_else(PoisonError::into_inner)
                     .entry(migration)
                     .or_insert(began);
-                self.runtime.freeze(&name).await.map_err(cannot)?;
-                let sent = self.send_rest(&order, &name).await?;
+                self.runtime.freeze(name).await.map_err(cannot)?;
+                let sent = self.send_rest(&order, permit.claim.target, name).await?;
                 self.save(&Record {
                     order,
                     role: Role::Source {
                         handed_over: Some(sent),
                     },
+                    permit: Some(permit),
                 })?;
                 sent
             }
@@ -309,20 +346,31 @@ impl<R: Runtime> Handovers<R> {
     }
 
     /// Memory is dumped while the files' difference is on its way.
-    async fn send_rest(&self, order: &Order, name: &ContainerName) -> Result<Sent, Problem> {
+    async fn send_rest(
+        &self,
+        order: &Order,
+        to: Party,
+        name: &ContainerName,
+    ) -> Result<Sent, Problem> {
         let manifest = self
             .sent_ahead
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&order.migration);
-        let difference = self.send(order, Stream::Rootfs, self.runtime.rootfs(name), manifest);
+        let difference = self.send(
+            order,
+            to,
+            Stream::Rootfs,
+            self.runtime.rootfs(name),
+            manifest,
+        );
         let dump = async { self.runtime.dump(name).await.map_err(cannot) };
         // Both to their ends, whichever fails: CRIU is never interrupted.
         let (difference, dumped) = tokio::join!(difference, dump);
         let (rootfs_difference_bytes, _) = difference?;
         dumped?;
         let (image_bytes, _) = self
-            .send(order, Stream::Images, self.runtime.images(name), None)
+            .send(order, to, Stream::Images, self.runtime.images(name), None)
             .await?;
         Ok(Sent {
             rootfs_difference_bytes,
@@ -330,14 +378,16 @@ impl<R: Runtime> Handovers<R> {
         })
     }
 
+    /// Sends to the holder of the certificate of `to`, and to nobody else.
     async fn send(
         &self,
         order: &Order,
+        to: Party,
         stream: Stream,
         directory: PathBuf,
         previous: Option<Manifest>,
     ) -> Result<(u64, Manifest), Problem> {
-        let (client, base) = self.peers.client(order.target, &order.target_address)?;
+        let (client, base) = self.peers.client(to, &order.target_address)?;
         let what = match stream {
             Stream::Rootfs => "rootfs",
             Stream::Images => "images",
@@ -394,12 +444,20 @@ impl<R: Runtime> Handovers<R> {
                     "this edge was not asked to receive migration {migration}"
                 ))
             })?;
-        if !peer.is_edge(record.order.source) {
+        let (Some(permit), Some(certificate)) = (&record.permit, peer.fingerprint()) else {
+            return Err(not_yours("nothing is taken but on a permit"));
+        };
+        if !peer.is_edge(permit.claim.source.edge) {
             return Err(not_yours(
                 "only the source that the control plane named may send this container",
             ));
         }
-        self.name(&record.order, record.order.target)
+        permit
+            .claim
+            .has_peer(&certificate, Part::Target)
+            .map_err(refused)?;
+        is_good(permit)?;
+        ContainerName::new(&record.order.container).map_err(cannot)
     }
 
     /// Breaks off the stream of `migration` that is being received, if there is one, and waits
@@ -439,21 +497,24 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// Why it cannot be brought to life; it does not run then.
     pub async fn restore(&self, order: Order) -> Result<Done, Problem> {
-        let name = self.name(&order, order.target)?;
-        match self.role(&order)? {
+        let entitled = self.concluded::<Commit>(&order, Part::Target, COMMITTED)?;
+        let name = &entitled.name;
+        match entitled.role() {
             Some(Role::Target {
                 container,
                 progress: Progress::Prepared,
             }) => {
-                self.runtime.restore(&name).await.map_err(cannot)?;
+                self.come_to(&entitled.claim)?;
+                self.runtime.restore(name).await.map_err(cannot)?;
                 // A crash before this line: it runs and nobody has heard it; it is restored
                 // again.
                 self.save(&Record {
                     order,
                     role: Role::Target {
-                        container,
+                        container: container.clone(),
                         progress: Progress::Restored,
                     },
+                    permit: entitled.permit().cloned(),
                 })?;
             }
             Some(Role::Target {
@@ -464,7 +525,7 @@ impl<R: Runtime> Handovers<R> {
         }
         // It runs, so that a failure here must not read as if it did not.
         self.runtime
-            .connect(&name)
+            .connect(name)
             .await
             .map_err(|error| internal(&error))?;
         Ok(Done {})
@@ -475,7 +536,8 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// Where they cannot be removed.
     pub async fn clean(&self, order: Order) -> Result<Done, Problem> {
-        self.end(order, End::Clean).await
+        let entitled = self.concluded::<Commit>(&order, Part::Target, COMMITTED)?;
+        self.end(order, entitled, End::Clean).await
     }
 
     /// Source: the container runs elsewhere; what is here of it goes.
@@ -483,7 +545,8 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// Where it cannot be removed.
     pub async fn release(&self, order: Order) -> Result<Done, Problem> {
-        self.end(order, End::Release).await
+        let entitled = self.concluded::<Commit>(&order, Part::Source, COMMITTED)?;
+        self.end(order, entitled, End::Release).await
     }
 
     /// Source: the container runs on here.
@@ -491,7 +554,8 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// Where it cannot be thawed.
     pub async fn resume(&self, order: Order) -> Result<Done, Problem> {
-        self.end(order, End::Resume).await
+        let entitled = self.concluded::<Abort>(&order, Part::Source, RESUMED)?;
+        self.end(order, entitled, End::Resume).await
     }
 
     /// Target: what this hand-over brought goes, unless it has run here.
@@ -499,29 +563,31 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// Where it has, or cannot be removed.
     pub async fn discard(&self, order: Order) -> Result<Done, Problem> {
-        self.end(order, End::Discard).await
+        let entitled = self.concluded::<Abort>(&order, Part::Target, DISCARDED)?;
+        self.end(order, entitled, End::Discard).await
     }
 
     /// Ends the hand-over on this edge. A crash before the record is saved: the order comes
     /// again, and finds less to do.
-    async fn end(&self, order: Order, how: End) -> Result<Done, Problem> {
-        let meant = match how {
-            End::Release | End::Resume => order.source,
-            End::Clean | End::Discard => order.target,
-        };
-        let name = self.name(&order, meant)?;
-        match (self.role(&order)?, how) {
-            (Some(Role::Ended { how: before }), _) if before == how => return Ok(Done {}),
+    async fn end(&self, order: Order, entitled: Entitled, how: End) -> Result<Done, Problem> {
+        match entitled.role() {
+            // Also where the container has come to other generations since.
+            Some(Role::Ended { how: before }) if *before == how => return Ok(Done {}),
+            Some(Role::Ended { .. }) => return Err(not_prepared(&order)),
+            _ => self.come_to(&entitled.claim)?,
+        }
+        let name = &entitled.name;
+        match (entitled.role(), how) {
             // Nothing is here; what comes late is refused from now on.
             (None, _) => {}
             (Some(Role::Source { .. }), End::Release) => {
-                self.runtime.remove(&name).await.map_err(cannot)?;
+                self.runtime.remove(name).await.map_err(cannot)?;
             }
             (Some(Role::Source { .. }), End::Resume) => {
-                self.runtime.thaw(&name).await.map_err(cannot)?;
+                self.runtime.thaw(name).await.map_err(cannot)?;
             }
             (Some(Role::Target { .. }), End::Clean) => {
-                self.runtime.forget_images(&name).await.map_err(cannot)?;
+                self.runtime.forget_images(name).await.map_err(cannot)?;
             }
             (
                 Some(Role::Target {
@@ -536,7 +602,7 @@ impl<R: Runtime> Handovers<R> {
             }
             (Some(Role::Target { .. }), End::Discard) => {
                 let _received = self.stop_receiving(order.migration).await;
-                self.runtime.remove(&name).await.map_err(cannot)?;
+                self.runtime.remove(name).await.map_err(cannot)?;
             }
             (Some(_), _) => return Err(not_prepared(&order)),
         }
@@ -544,6 +610,7 @@ impl<R: Runtime> Handovers<R> {
         self.save(&Record {
             order,
             role: Role::Ended { how },
+            permit: entitled.permit().cloned(),
         })?;
         self.sent_ahead
             .lock()
@@ -560,20 +627,9 @@ impl<R: Runtime> Handovers<R> {
         Ok(Done {})
     }
 
-    /// The container's name, if the order is for this edge.
-    fn name(&self, order: &Order, meant: EdgeId) -> Result<ContainerName, Problem> {
-        if meant != self.edge {
-            return Err(cannot(format!(
-                "this order is for edge {meant}, and this is edge {}",
-                self.edge
-            )));
-        }
-        ContainerName::new(&order.container).map_err(cannot)
-    }
-
     /// What this edge has to do with the order's migration; an error where that is about another
     /// container, or between other edges, than the order says.
-    fn role(&self, order: &Order) -> Result<Option<Role>, Problem> {
+    fn record(&self, order: &Order) -> Result<Option<Record>, Problem> {
         let Some(record) = self.load(order.migration)? else {
             return Ok(None);
         };
@@ -581,7 +637,7 @@ impl<R: Runtime> Handovers<R> {
         if (&known.container, known.source, known.target)
             == (&order.container, order.source, order.target)
         {
-            Ok(Some(record.role))
+            Ok(Some(record))
         } else {
             Err(cannot(format!(
                 "migration {} moves `{}` from edge {} to edge {}, not `{}` from edge {} to edge {}",
@@ -593,14 +649,6 @@ impl<R: Runtime> Handovers<R> {
                 order.source,
                 order.target
             )))
-        }
-    }
-
-    /// What was sent already, if it was; an error where this edge is not the source.
-    fn source_record(&self, order: &Order) -> Result<Option<Sent>, Problem> {
-        match self.role(order)? {
-            Some(Role::Source { handed_over }) => Ok(handed_over),
-            _ => Err(not_prepared(order)),
         }
     }
 
@@ -663,6 +711,14 @@ impl<R: Runtime> Handovers<R> {
             }
         }
         Ok(())
+    }
+}
+
+/// What was sent already, if it was; an error where this edge is not the source.
+fn sent_before(order: &Order, entitled: &Entitled) -> Result<Option<Sent>, Problem> {
+    match entitled.role() {
+        Some(Role::Source { handed_over }) => Ok(*handed_over),
+        _ => Err(not_prepared(order)),
     }
 }
 

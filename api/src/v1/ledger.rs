@@ -1,0 +1,91 @@
+use carnet_core::ids::{ContainerId, EdgeId, MigrationId};
+use carnet_core::instant::UnixMillis;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The public keys of the control plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Keys {
+    /// What checkpoints of the ledger are verified with (C2SP signed-note).
+    pub ledger: String,
+    pub permit: PermitKey,
+}
+
+/// The key with which permits are signed now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PermitKey {
+    /// As statements name it (`kid`): SHA-256 of the public key.
+    pub kid: String,
+    /// Ed25519, 32 bytes in hexadecimal digits.
+    pub public: String,
+    /// Its certificate of the control plane's authority, PEM.
+    pub certificate: String,
+}
+
+/// An entry of the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LedgerEntry {
+    /// From 0, without gaps.
+    pub number: u64,
+    /// What was decided or done; `kind` says which.
+    #[schema(value_type = Object)]
+    pub entry: serde_json::Value,
+}
+
+/// An entry with the proof that the ledger has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProvenEntry {
+    #[serde(flatten)]
+    pub entry: LedgerEntry,
+    /// The bytes that are hashed, as text.
+    pub text: String,
+    /// The inclusion proof (RFC 6962, section 2.1.1): hashes in base64, for the tree of the
+    /// checkpoint.
+    pub proof: Vec<String>,
+    /// The checkpoint: a signed note (C2SP tlog-checkpoint).
+    pub checkpoint: String,
+}
+
+/// That a ledger of `to` entries begins with what it was at `from`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Consistency {
+    pub from: u64,
+    pub to: u64,
+    /// The consistency proof (RFC 6962, section 2.1.2): hashes in base64.
+    pub proof: Vec<String>,
+    /// The checkpoint of the `to` entries.
+    pub checkpoint: String,
+}
+
+/// A time during which a container was on one edge, and neither its requirements nor the edge's
+/// attributes changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Stay {
+    #[schema(value_type = String, format = "uuid")]
+    pub container: ContainerId,
+    /// Its name, where it is still registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+    #[schema(value_type = String, format = "uuid")]
+    pub edge: EdgeId,
+    pub edge_name: String,
+    /// The country that the edge's owner declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+    pub generation: u64,
+    #[schema(value_type = i64)]
+    pub since_at_ms: UnixMillis,
+    /// Absent while it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub until_at_ms: Option<UnixMillis>,
+    pub requirements_revision: u64,
+    pub attributes_revision: u64,
+    /// The move that brought it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub migration: Option<MigrationId>,
+    /// The number of the entry that permitted that move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<u64>,
+}

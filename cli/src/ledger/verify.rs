@@ -1,0 +1,443 @@
+use std::collections::{BTreeMap, HashMap};
+
+use carnet_core::ledger::tile::{Tile, hashes, unbundle};
+use carnet_core::ledger::{
+    Auditor, Checkpoint, Entry, Growth, Hash, LedgerVerifier, Node, Nodes, Wrong, leaf_hash,
+    prove_inclusion,
+};
+use serde::Serialize;
+
+use super::Source;
+use crate::failure::Failure;
+
+/// How many faults are told; what lies behind one is often the same again.
+const MAX_TOLD: usize = 100;
+
+/// What a check of a whole ledger found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The name of the ledger.
+    pub origin: String,
+    /// How many entries it has, as its checkpoint says.
+    pub size: u64,
+    /// The root of its tree, as its checkpoint says, in base64.
+    pub root: String,
+    /// How many entries of each kind were read.
+    pub kinds: BTreeMap<&'static str, u64>,
+    /// All that is wrong; empty: nothing.
+    pub faults: Vec<String>,
+}
+
+impl Report {
+    pub fn is_sound(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    fn tell(&mut self, fault: String) {
+        if self.faults.len() < MAX_TOLD {
+            self.faults.push(fault);
+        }
+    }
+}
+
+/// A ledger that was read whole.
+pub struct Verified {
+    pub report: Report,
+    /// The checkpoint, as it was read.
+    pub note: String,
+    /// Every entry, as it was read.
+    pub entries: Vec<Vec<u8>>,
+    nodes: Nodes,
+}
+
+impl Verified {
+    /// The inclusion proof of an entry for the checkpoint, hashes in base64.
+    ///
+    /// # Errors
+    /// Where there is no such entry.
+    pub fn proof(&self, number: u64) -> Result<Vec<String>, Failure> {
+        let proof = prove_inclusion(self.report.size, number, &self.nodes).map_err(unexpected)?;
+        Ok(proof.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// Reads a ledger from its first entry to its last and checks all of it: the checkpoint's
+/// signature, every hash, and that each entry follows from those before it. With `earlier`
+/// checkpoints, that the ledger begins with what they have signed.
+///
+/// # Errors
+/// Where it cannot be read at all, or its checkpoint is not believed. What is wrong inside is in
+/// the report.
+pub async fn verify(
+    source: &Source,
+    verifier: &LedgerVerifier,
+    earlier: &[Checkpoint],
+) -> Result<Verified, Failure> {
+    let note = source
+        .read("checkpoint")
+        .await?
+        .ok_or_else(|| Failure::other(format!("there is no ledger at {}", source.name())))?;
+    let note = String::from_utf8_lossy(&note).into_owned();
+    let checkpoint = verifier
+        .open(&note)
+        .map_err(|fault| Failure::other(format!("the checkpoint is not believed: {fault}")))?;
+    let mut replay = Replay {
+        report: Report {
+            origin: verifier.origin().to_owned(),
+            size: checkpoint.size,
+            root: checkpoint.root.to_string(),
+            kinds: BTreeMap::new(),
+            faults: Vec::new(),
+        },
+        entries: Vec::new(),
+        auditor: Auditor::default(),
+        growth: Growth::new(0, Nodes::default()),
+        earlier: earlier
+            .iter()
+            .map(|checkpoint| (checkpoint.size, checkpoint.root))
+            .collect(),
+    };
+    for checkpoint in earlier {
+        if checkpoint.size > replay.report.size {
+            replay.report.tell(format!(
+                "it has {} entries, and a checkpoint that was signed earlier had {}: it has been rolled back",
+                replay.report.size, checkpoint.size
+            ));
+        }
+    }
+    replay.read_entries(source).await?;
+    replay.read_hashes(source).await?;
+    let key = replay.auditor.key("ledger").map(str::to_owned);
+    let expected = verifier.public();
+    if key.as_deref() != Some(expected.as_str()) {
+        replay
+            .report
+            .tell("its last entry of a ledger key does not name the key that signs it".to_owned());
+    }
+    let found = replay.growth.root().map_err(unexpected)?;
+    if replay.growth.size() == checkpoint.size && found != checkpoint.root {
+        replay.report.tell(format!(
+            "its entries have the root {found}, and its checkpoint says {}",
+            checkpoint.root
+        ));
+    }
+    Ok(Verified {
+        report: replay.report,
+        note,
+        entries: replay.entries,
+        nodes: Nodes(replay.growth.grown().iter().copied().collect()),
+    })
+}
+
+fn unexpected(fault: impl std::fmt::Display) -> Failure {
+    Failure::other(format!("the tree cannot be computed: {fault}"))
+}
+
+struct Replay {
+    report: Report,
+    entries: Vec<Vec<u8>>,
+    auditor: Auditor,
+    growth: Growth,
+    /// Roots that were signed earlier, by size.
+    earlier: HashMap<u64, Hash>,
+}
+
+impl Replay {
+    async fn read_entries(&mut self, source: &Source) -> Result<(), Failure> {
+        let size = self.report.size;
+        for tile in Tile::all(size) {
+            let Tile::Entries { index, width } = tile else {
+                break;
+            };
+            let path = tile.path();
+            let Some(bytes) = source.read(&path).await? else {
+                self.report
+                    .tell(format!("`{path}` is missing, and what comes behind it"));
+                return Ok(());
+            };
+            let entries = match unbundle(&bytes) {
+                Ok(entries) if entries.len() as u64 == width => entries,
+                Ok(entries) => {
+                    self.report.tell(format!(
+                        "`{path}` holds {} entries instead of {width}",
+                        entries.len()
+                    ));
+                    return Ok(());
+                }
+                Err(fault) => {
+                    self.report.tell(format!("`{path}`: {fault}"));
+                    return Ok(());
+                }
+            };
+            // The hashes beside the entries show which of them is not what was entered.
+            let beside = Tile::Hashes {
+                level: 0,
+                index,
+                width,
+            };
+            let known = match source.read(&beside.path()).await? {
+                Some(bytes) => hashes(&bytes).unwrap_or_default(),
+                None => Vec::new(),
+            };
+            for (at, entry) in entries.into_iter().enumerate() {
+                self.take(entry, known.get(at))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8], known: Option<&Hash>) -> Result<(), Failure> {
+        let hash = leaf_hash(bytes);
+        let number = self.growth.append(hash).map_err(unexpected)?;
+        if known != Some(&hash) {
+            self.report
+                .tell(format!("entry {number}: it is not what was entered there"));
+        }
+        self.entries.push(bytes.to_vec());
+        if let Ok(entry) = Entry::from_bytes(bytes) {
+            *self.report.kinds.entry(entry.kind()).or_default() += 1;
+        }
+        if let Err(Wrong { number, problem }) = self.auditor.take(bytes) {
+            self.report.tell(format!("entry {number}: {problem}"));
+        }
+        let size = self.growth.size();
+        if let Some(signed) = self.earlier.get(&size)
+            && self.growth.root().map_err(unexpected)? != *signed
+        {
+            self.report.tell(format!(
+                "its first {size} entries are not those of a checkpoint that was signed earlier: it has been rewritten"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Every hash that is published is that of the entries.
+    async fn read_hashes(&mut self, source: &Source) -> Result<(), Failure> {
+        let size = self.report.size;
+        let computed: HashMap<Node, Hash> = self.growth.grown().iter().copied().collect();
+        for tile in Tile::all(size) {
+            let path = tile.path();
+            if matches!(tile, Tile::Entries { .. }) {
+                continue;
+            }
+            let Some(bytes) = source.read(&path).await? else {
+                self.report.tell(format!("`{path}` is missing"));
+                continue;
+            };
+            let nodes = tile.nodes(size).unwrap_or_default();
+            let same = hashes(&bytes).is_ok_and(|found| {
+                found.len() == nodes.len()
+                    && nodes
+                        .iter()
+                        .zip(&found)
+                        .all(|(node, hash)| computed.get(node) == Some(hash))
+            });
+            if !same {
+                self.report
+                    .tell(format!("`{path}` does not hold the hashes of the entries"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use carnet_core::ids::AccountId;
+    use carnet_core::instant::UnixMillis;
+    use carnet_core::ledger::tile::bundle;
+    use carnet_core::ledger::{Actor, Event, LedgerSigner};
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ENTRIES: u128 = 300;
+
+    fn signer() -> LedgerSigner {
+        LedgerSigner::new("carnet.test/ledger", &[9; 32]).unwrap()
+    }
+
+    fn verifier() -> LedgerVerifier {
+        LedgerVerifier::new(&signer().verifier_key()).unwrap()
+    }
+
+    fn entries() -> Vec<Vec<u8>> {
+        let mut events = vec![Event::Key {
+            purpose: "ledger".to_owned(),
+            public: verifier().public(),
+        }];
+        events.extend((1..ENTRIES).map(|number| Event::Account {
+            account: AccountId::from_uuid(Uuid::from_u128(number)),
+            roles: vec!["auditor".to_owned()],
+        }));
+        events
+            .into_iter()
+            .map(|event| {
+                let entry = Entry {
+                    at_ms: UnixMillis(1_800_000_000_000),
+                    by: Actor::Control,
+                    event,
+                };
+                entry.to_bytes().unwrap()
+            })
+            .collect()
+    }
+
+    fn tree(entries: &[Vec<u8>]) -> Growth {
+        let mut growth = Growth::new(0, Nodes::default());
+        for entry in entries {
+            growth.append(leaf_hash(entry)).unwrap();
+        }
+        growth
+    }
+
+    /// A copy of the ledger of `entries`, published as a control plane publishes it.
+    fn publish(entries: &[Vec<u8>], directory: &Path) -> Checkpoint {
+        let growth = tree(entries);
+        let nodes: HashMap<Node, Hash> = growth.grown().iter().copied().collect();
+        let put = |path: &str, bytes: &[u8]| {
+            let path = directory.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        for tile in Tile::all(growth.size()) {
+            let bytes = match tile {
+                Tile::Entries { index, width } => {
+                    let first = (index * 256) as usize;
+                    bundle(
+                        entries[first..first + width as usize]
+                            .iter()
+                            .map(Vec::as_slice),
+                    )
+                }
+                Tile::Hashes { .. } => tile
+                    .nodes(growth.size())
+                    .unwrap()
+                    .iter()
+                    .flat_map(|node| nodes[node].0)
+                    .collect(),
+            };
+            put(&tile.path(), &bytes);
+        }
+        let checkpoint = Checkpoint {
+            size: growth.size(),
+            root: growth.root().unwrap(),
+        };
+        put("checkpoint", signer().sign(&checkpoint).unwrap().as_bytes());
+        checkpoint
+    }
+
+    fn check(directory: &Path, earlier: &[Checkpoint]) -> Result<Report, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let source = Source::Directory(directory.to_owned());
+        runtime
+            .block_on(verify(&source, &verifier(), earlier))
+            .map(|verified| verified.report)
+    }
+
+    /// Not believed, or something wrong in it.
+    fn is_found(directory: &Path, earlier: &[Checkpoint]) -> bool {
+        !check(directory, earlier).is_ok_and(|report| report.is_sound())
+    }
+
+    fn files(directory: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(files(&path));
+            } else {
+                found.push(path);
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn a_ledger_as_it_was_written_is_sound() {
+        let directory = tempfile::tempdir().unwrap();
+        let checkpoint = publish(&entries(), directory.path());
+        let report = check(directory.path(), &[checkpoint]).unwrap();
+        assert_eq!(report.faults, Vec::<String>::new());
+        assert_eq!(report.size, ENTRIES as u64);
+        assert_eq!(report.kinds["account"], ENTRIES as u64 - 1);
+    }
+
+    #[test]
+    fn the_entry_that_was_changed_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        publish(&entries(), directory.path());
+        let path = directory.path().join("tile/entries/000");
+        let bytes = fs::read(&path).unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let at = text.find("000000000007\"").unwrap();
+        let mut bytes = bytes;
+        bytes[at + 11] = b'8';
+        fs::write(&path, bytes).unwrap();
+        let report = check(directory.path(), &[]).unwrap();
+        assert_eq!(
+            report.faults[0],
+            "entry 7: it is not what was entered there"
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_changed_byte_of_any_file_is_found(
+            file in any::<prop::sample::Index>(),
+            at in any::<prop::sample::Index>(),
+            by in 1u8..=255,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            publish(&entries(), directory.path());
+            let files = files(directory.path());
+            let file = &files[file.index(files.len())];
+            let mut bytes = fs::read(file).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= by;
+            fs::write(file, bytes).unwrap();
+            prop_assert!(is_found(directory.path(), &[]), "{} at {at}", file.display());
+        }
+
+        /// Whoever has the ledger's key can sign a ledger anew; not unseen by those who kept a
+        /// checkpoint.
+        #[test]
+        fn a_ledger_that_was_rewritten_and_signed_again_is_found_by_whoever_kept_a_checkpoint(
+            kind in 0..4,
+            at in any::<prop::sample::Index>(),
+            other in any::<prop::sample::Index>(),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut entries = entries();
+            let kept = publish(&entries, directory.path());
+            let (at, other) = (at.index(entries.len()), other.index(entries.len()));
+            match kind {
+                0 => drop(entries.remove(at)),
+                1 => entries.insert(at, entries[other].clone()),
+                2 => entries.swap(at, other),
+                _ => entries.truncate(at),
+            }
+            prop_assume!(kind != 2 || at != other);
+            publish(&entries, directory.path());
+            prop_assert!(is_found(directory.path(), &[kept]));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        publish(&entries(), directory.path());
+        fs::remove_file(directory.path().join("tile/1/000.p/1")).unwrap();
+        let report = check(directory.path(), &[]).unwrap();
+        assert_eq!(report.faults, ["`tile/1/000.p/1` is missing"]);
+    }
+}

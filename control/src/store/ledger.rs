@@ -1,0 +1,377 @@
+//! The ledger's place in the store: entries, the tree's nodes, and the checkpoint. They grow in
+//! the transaction that does what they tell, or not at all.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use carnet_api::agent::{MAX_REFUSALS, Refused};
+use carnet_core::ids::{AccountId, EdgeId};
+use carnet_core::instant::UnixMillis;
+use carnet_core::ledger::{
+    Actor, Checkpoint, Decision, Entry, Event, Growth, Hash, LedgerSigner, Node, Nodes, Refusal,
+    Unproven, frontier, leaf_hash,
+};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+
+use super::{Store, StoreError, corrupt, signed, unsigned};
+use crate::clock;
+
+/// How many nodes are asked for at a time: SQLite takes no more variables in one statement than
+/// some thousands.
+const NODES_AT_A_TIME: usize = 500;
+/// The longest text of an edge's that goes into an entry, in characters.
+const LONGEST_OF_AN_EDGE: usize = 200;
+
+/// A transaction that writes, with what it enters into the ledger.
+pub(super) struct Writing {
+    transaction: Transaction<'static, Sqlite>,
+    entered: Vec<(Actor, Event)>,
+    signer: Arc<LedgerSigner>,
+}
+
+impl Deref for Writing {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &Self::Target {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.transaction
+    }
+}
+
+/// Where a ledger stands.
+#[derive(Debug, Clone)]
+pub struct SignedCheckpoint {
+    pub size: u64,
+    /// The signed note.
+    pub note: String,
+}
+
+/// An entry with its number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbered {
+    pub number: u64,
+    /// As it is kept and hashed.
+    pub bytes: Vec<u8>,
+}
+
+impl Writing {
+    pub(super) fn new(
+        transaction: Transaction<'static, Sqlite>,
+        signer: Arc<LedgerSigner>,
+    ) -> Self {
+        Self {
+            transaction,
+            entered: Vec::new(),
+            signer,
+        }
+    }
+
+    /// Enters something into the ledger, when this is committed.
+    pub(super) fn enter(&mut self, by: Actor, event: Event) {
+        self.entered.push((by, event));
+    }
+
+    /// The number that the next entry will have.
+    pub(super) async fn next_number(&mut self) -> Result<u64, StoreError> {
+        let size = size(&mut self.transaction).await?;
+        Ok(size + self.entered.len() as u64)
+    }
+
+    /// Commits, entries included. A crash before the end of it leaves nothing of either; after
+    /// it, both.
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        if !self.entered.is_empty() {
+            let entered = std::mem::take(&mut self.entered);
+            append(&mut self.transaction, entered, &self.signer).await?;
+        }
+        Ok(self.transaction.commit().await?)
+    }
+}
+
+async fn append(
+    connection: &mut SqliteConnection,
+    entered: Vec<(Actor, Event)>,
+    signer: &LedgerSigner,
+) -> Result<(), StoreError> {
+    let size = size(connection).await?;
+    let last_at: Option<i64> =
+        sqlx::query_scalar("SELECT at FROM ledger_entries ORDER BY number DESC LIMIT 1")
+            .fetch_optional(&mut *connection)
+            .await?;
+    // A clock that was set back does not make the ledger go back.
+    let at_ms = UnixMillis(clock::now().0.max(last_at.unwrap_or_default()));
+    let nodes = read_nodes(connection, &frontier(size)).await?;
+    let mut growth = Growth::new(size, nodes);
+    for (by, event) in entered {
+        let entry = Entry { at_ms, by, event };
+        let bytes = entry.to_bytes().map_err(|error| corrupt("entry", &error))?;
+        let number = growth.append(leaf_hash(&bytes))?;
+        let (container, edge, migration) = entry.about();
+        sqlx::query(
+            "INSERT INTO ledger_entries (number, at, kind, container, edge, migration, entry)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(signed(number))
+        .bind(at_ms.0)
+        .bind(entry.kind())
+        .bind(container.map(|id| id.to_string()))
+        .bind(edge.map(|id| id.to_string()))
+        .bind(migration.map(|id| id.to_string()))
+        .bind(bytes)
+        .execute(&mut *connection)
+        .await?;
+    }
+    for (node, hash) in growth.grown() {
+        sqlx::query("INSERT INTO ledger_nodes (node, hash) VALUES (?, ?)")
+            .bind(signed(*node))
+            .bind(hash.0.as_slice())
+            .execute(&mut *connection)
+            .await?;
+    }
+    let checkpoint = Checkpoint {
+        size: growth.size(),
+        root: growth.root()?,
+    };
+    let note = signer
+        .sign(&checkpoint)
+        .map_err(|error| corrupt("checkpoint", &error))?;
+    sqlx::query("INSERT OR REPLACE INTO ledger_checkpoint (id, size, note) VALUES (1, ?, ?)")
+        .bind(signed(checkpoint.size))
+        .bind(note)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn size(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let size: Option<i64> = sqlx::query_scalar("SELECT size FROM ledger_checkpoint")
+        .fetch_optional(connection)
+        .await?;
+    Ok(size.unwrap_or_default().unsigned_abs())
+}
+
+async fn read_nodes(
+    connection: &mut SqliteConnection,
+    wanted: &[Node],
+) -> Result<Nodes, StoreError> {
+    let mut nodes = Nodes::default();
+    for wanted in wanted.chunks(NODES_AT_A_TIME) {
+        let places = vec!["?"; wanted.len()].join(", ");
+        let query = format!("SELECT node, hash FROM ledger_nodes WHERE node IN ({places})");
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(query));
+        for node in wanted {
+            query = query.bind(signed(*node));
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            let hash: &[u8] = row.try_get("hash")?;
+            let hash: [u8; 32] = hash
+                .try_into()
+                .map_err(|_| corrupt("hash", &"not 32 bytes"))?;
+            nodes.0.insert(unsigned(&row, "node")?, Hash(hash));
+        }
+    }
+    Ok(nodes)
+}
+
+impl From<Unproven> for StoreError {
+    fn from(fault: Unproven) -> Self {
+        corrupt("ledger_nodes", &fault)
+    }
+}
+
+fn numbered(row: &SqliteRow) -> Result<Numbered, StoreError> {
+    Ok(Numbered {
+        number: unsigned(row, "number")?,
+        bytes: row.try_get("entry")?,
+    })
+}
+
+/// Which entries are wanted; what is absent does not count.
+#[derive(Debug, Clone, Default)]
+pub struct EntryFilter {
+    pub kind: Option<String>,
+    pub container: Option<String>,
+    pub edge: Option<String>,
+    pub migration: Option<String>,
+    /// From this instant on.
+    pub since: Option<UnixMillis>,
+    /// Before this one.
+    pub until: Option<UnixMillis>,
+}
+
+impl Store {
+    /// Enters that a key of the control plane's is in use from now on, unless the ledger says so
+    /// already.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn enter_key(&self, purpose: &str, public: &[u8; 32]) -> Result<(), StoreError> {
+        let public = hex::encode(public);
+        let mut writing = self.write().await?;
+        let known: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT entry FROM ledger_entries
+             WHERE kind = 'key' AND json_extract(CAST(entry AS TEXT), '$.purpose') = ?
+             ORDER BY number DESC LIMIT 1",
+        )
+        .bind(purpose)
+        .fetch_optional(&mut *writing)
+        .await?;
+        let is_known = known
+            .and_then(|bytes| Entry::from_bytes(&bytes).ok())
+            .is_some_and(
+                |entry| matches!(entry.event, Event::Key { public: known, .. } if known == public),
+            );
+        if !is_known {
+            let purpose = purpose.to_owned();
+            writing.enter(Actor::Control, Event::Key { purpose, public });
+        }
+        writing.commit().await
+    }
+
+    /// Enters what was decided without anything being moved.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn enter_dry_run(
+        &self,
+        by: AccountId,
+        decisions: Vec<Decision>,
+    ) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        for decision in decisions {
+            writing.enter(Actor::Account(by), Event::Decision(Box::new(decision)));
+        }
+        writing.commit().await
+    }
+
+    /// Enters what `edge` has refused, each once however often it is told.
+    ///
+    /// # Errors
+    /// Where the database does, or has no such edge.
+    pub async fn enter_refusals(
+        &self,
+        edge: EdgeId,
+        refused: &[Refused],
+    ) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        let row = sqlx::query(
+            "SELECT CASE WHEN refusals_of IS certificate THEN refusals_entered ELSE 0 END
+                 AS entered
+             FROM edges WHERE id = ?",
+        )
+        .bind(edge.to_string())
+        .fetch_one(&mut *writing)
+        .await?;
+        let before = unsigned(&row, "entered")?;
+        let mut entered = before;
+        let short = |text: &str| text.chars().take(LONGEST_OF_AN_EDGE).collect();
+        // The edge's word, and no longer than ours.
+        for refused in refused.iter().take(MAX_REFUSALS) {
+            if refused.number <= entered {
+                continue;
+            }
+            entered = refused.number;
+            let refusal = Refusal {
+                edge,
+                check: short(&refused.check),
+                asked: short(&refused.asked),
+                migration: refused.migration,
+                peer: refused.peer,
+                refused_at_ms: refused.refused_at_ms,
+            };
+            writing.enter(Actor::Edge(edge), Event::Refusal(refusal));
+        }
+        if entered > before {
+            sqlx::query(
+                "UPDATE edges SET refusals_entered = ?, refusals_of = certificate WHERE id = ?",
+            )
+            .bind(signed(entered))
+            .bind(edge.to_string())
+            .execute(&mut *writing)
+            .await?;
+        }
+        writing.commit().await
+    }
+
+    /// Where the ledger stands; `None` before the first entry.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, StoreError> {
+        sqlx::query("SELECT size, note FROM ledger_checkpoint")
+            .fetch_optional(&self.pool)
+            .await?
+            .map(|row| {
+                Ok(SignedCheckpoint {
+                    size: unsigned(&row, "size")?,
+                    note: row.try_get("note")?,
+                })
+            })
+            .transpose()
+    }
+
+    /// At most `limit` entries from number `from` on.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn entries(&self, from: u64, limit: u32) -> Result<Vec<Numbered>, StoreError> {
+        sqlx::query(
+            "SELECT number, entry FROM ledger_entries WHERE number >= ? ORDER BY number LIMIT ?",
+        )
+        .bind(signed(from))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?
+        .iter()
+        .map(numbered)
+        .collect()
+    }
+
+    /// At most `limit` entries that `filter` lets through, from number `from` on.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn find_entries(
+        &self,
+        filter: &EntryFilter,
+        from: u64,
+        limit: u32,
+    ) -> Result<Vec<Numbered>, StoreError> {
+        sqlx::query(
+            "SELECT number, entry FROM ledger_entries
+             WHERE number >= ?1 AND (?2 IS NULL OR kind = ?2)
+                 AND (?3 IS NULL OR container = ?3) AND (?4 IS NULL OR edge = ?4)
+                 AND (?5 IS NULL OR migration = ?5) AND (?6 IS NULL OR at >= ?6)
+                 AND (?7 IS NULL OR at < ?7)
+             ORDER BY number LIMIT ?8",
+        )
+        .bind(signed(from))
+        .bind(&filter.kind)
+        .bind(&filter.container)
+        .bind(&filter.edge)
+        .bind(&filter.migration)
+        .bind(filter.since.map(|instant| instant.0))
+        .bind(filter.until.map(|instant| instant.0))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?
+        .iter()
+        .map(numbered)
+        .collect()
+    }
+
+    /// Nodes of the tree; those that are not there are left out.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn nodes(&self, wanted: &[Node]) -> Result<Nodes, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        read_nodes(&mut connection, wanted).await
+    }
+}
