@@ -121,10 +121,10 @@ impl LedgerVerifier {
     pub fn new(verifier_key: &str) -> Result<Self, NoteFault> {
         let key = StandardVerifier::new(verifier_key)
             .map_err(|error| NoteFault::Key(error.to_string()))?;
-        // NAME+ID+KEY: base64 of the algorithm's byte and the public key.
+        // NAME+ID+KEY: base64 of the algorithm's byte and the public key; it may hold a `+` too.
         let public = verifier_key
-            .rsplit('+')
-            .next()
+            .splitn(3, '+')
+            .nth(2)
             .and_then(|encoded| BASE64_STANDARD.decode(encoded).ok())
             .map(|bytes| hex::encode(bytes.get(1..).unwrap_or_default()))
             .unwrap_or_default();

@@ -25,6 +25,16 @@ fn a_checkpoint_is_a_signed_note_of_c2sp() {
     assert_eq!(verifier.open(&note).unwrap(), checkpoint());
 }
 
+/// Base64 has a `+` of its own.
+#[test]
+fn a_verifier_key_tells_the_public_key_whatever_its_letters() {
+    for secret in 0..=255 {
+        let signer = LedgerSigner::new("carnet.example/ledger", &[secret; 32]).unwrap();
+        let verifier = LedgerVerifier::new(&signer.verifier_key()).unwrap();
+        assert_eq!(verifier.public(), hex::encode(signer.public()));
+    }
+}
+
 #[test]
 fn another_ledgers_checkpoint_is_refused() {
     let verifier = LedgerVerifier::new(&signer().verifier_key()).unwrap();
