@@ -90,6 +90,9 @@ impl Runner {
             | Effect::WithdrawTarget(plan)
             | Effect::DiscardTarget(plan)
             | Effect::ResumeSource(plan) => {
+                if let Some(difference) = self.withdrawn(effect).await {
+                    return self.feed(Event::Failed(difference), None).await;
+                }
                 let key = self.parts.key.current();
                 let event = match self.statement(effect, &key) {
                     Ok(statement) => {
@@ -108,6 +111,19 @@ impl Runner {
                 self.feed(event, None).await
             }
         }
+    }
+
+    /// What has changed since the permit was made, where `effect` sends something of the container:
+    /// nothing more of it goes then. What changes while it is on its way, the commit finds.
+    async fn withdrawn(&self, effect: Effect<'_>) -> Option<String> {
+        let (Effect::CopyAhead(plan) | Effect::HandOver(plan)) = effect else {
+            return None;
+        };
+        self.parts
+            .insist("compare what a permit was made of", || {
+                self.parts.store.withdrawn(plan)
+            })
+            .await
     }
 
     /// What the orders of `effect` are given on: the permit, or a commit or abort of it that

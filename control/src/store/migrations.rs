@@ -524,6 +524,15 @@ impl Store {
         Ok(Ok(()))
     }
 
+    /// What is not as `plan`'s audit saw it any more, in words; `None` while nothing has changed.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn withdrawn(&self, plan: &MigrationPlan) -> Result<Option<String>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        difference(&mut connection, plan).await
+    }
+
     /// The commit in the other direction, after the target has confirmed that it holds nothing.
     /// What is in the way is returned, in words.
     ///

@@ -12,7 +12,7 @@ use crate::edges::{Ask, Fate, Process, When};
 use crate::invariants::{Before, assert_hold};
 use crate::plane::{Plane, now, to_edge};
 
-/// A move whose source is asked to hand over, and waits for the test.
+/// A move of which one order waits for the test.
 struct Held {
     plane: Plane,
     source: EdgeId,
@@ -23,16 +23,19 @@ struct Held {
     id: MigrationId,
 }
 
+/// Whose source is asked to hand over.
 async fn held() -> Held {
+    held_at(Ask::HandOver).await
+}
+
+async fn held_at(ask: Ask) -> Held {
     let plane = Plane::new().await;
     let source = plane.edge("source").await;
     let target = plane.declared_edge("target", json!({})).await;
     plane.enrol(target).await;
     let key = plane.share(target).await;
     let container = plane.container("web", source).await;
-    plane
-        .edges
-        .script(When::NthOf(Ask::HandOver, 0), Fate::Held);
+    plane.edges.script(When::NthOf(ask, 0), Fate::Held);
     let id = plane.request(container, to_edge("target")).await;
     plane.edges.until_held(1).await;
     let before = Before {
@@ -108,6 +111,37 @@ async fn new_requirements_stop_it_even_where_they_ask_for_the_same() {
         "the container's requirements have changed since the move was permitted",
     )
     .await;
+}
+
+/// What has changed before the container is frozen is found before any of its memory goes.
+#[tokio::test]
+async fn nothing_more_is_sent_on_a_permit_whose_ground_has_changed() {
+    for (held_at_order, phase, asked) in [
+        (Ask::PrepareSource, "copying ahead", [0, 0]),
+        (Ask::PrepareTarget, "copying ahead", [0, 0]),
+        (Ask::CopyAhead, "handing over", [1, 0]),
+    ] {
+        let mut held = held_at(held_at_order).await;
+        let store = &held.plane.store;
+        store
+            .set_requirements(held.container, &json!({}))
+            .await
+            .unwrap();
+        let migration = held.ended().await;
+        assert_eq!(migration.state, MigrationState::Failed);
+        let words = format!(
+            "{phase}: the container's requirements have changed since the move was permitted"
+        );
+        assert_eq!(migration.failure.as_deref(), Some(words.as_str()));
+        let edges = &held.plane.edges;
+        assert_eq!(
+            [Ask::CopyAhead, Ask::HandOver].map(|ask| edges.times(ask)),
+            asked
+        );
+        assert_eq!(migration.transferred.image_bytes, 0);
+        held.runs_at_the_source_alone();
+        assert_hold(&held.plane, &migration, held.before, &words).await;
+    }
 }
 
 #[tokio::test]
