@@ -53,7 +53,8 @@
 //!   `resume`.
 //!
 //! The source sends to the holder of the certificate that the permit names as target's, and to
-//! nobody else; the target takes streams only from the holder of the source's.
+//! nobody else; the target takes streams only from the holder of the source's. A stream of a move
+//! that no permit was shown for is refused by the check `permit`.
 //!
 //! What is refused is answered with 4xx, as `urn:carnet:problem:statement-refused` where it is for
 //! the statement; the problem's one fault has the name of the check in `found`. It is written

@@ -26,7 +26,7 @@ use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
-use self::statement::{COMMITTED, DISCARDED, Entitled, RESUMED, is_good, refused};
+use self::statement::{COMMITTED, DISCARDED, Entitled, RESUMED, is_good, refused, unpermitted};
 use crate::permits::Permits;
 use crate::problem::{cannot, internal, not_found, not_yours};
 use crate::runtime::{ContainerName, Runtime};
@@ -430,20 +430,20 @@ impl<R: Runtime> Handovers<R> {
     fn expected(&self, migration: MigrationId, peer: &Peer) -> Result<ContainerName, Problem> {
         let record = self
             .load(migration)?
-            .filter(|record| {
-                matches!(
-                    record.role,
-                    Role::Target {
-                        progress: Progress::Prepared,
-                        ..
-                    }
-                )
-            })
-            .ok_or_else(|| {
-                not_found(format!(
-                    "this edge was not asked to receive migration {migration}"
-                ))
-            })?;
+            .ok_or_else(|| unpermitted(migration))?;
+        let is_prepared = matches!(
+            record.role,
+            Role::Target {
+                progress: Progress::Prepared,
+                ..
+            }
+        );
+        // A source that does not know yet that it was called off may send still: no attack.
+        if !is_prepared {
+            return Err(not_found(format!(
+                "this edge was not asked to receive migration {migration}"
+            )));
+        }
         let (Some(permit), Some(certificate)) = (&record.permit, peer.fingerprint()) else {
             return Err(not_yours("nothing is taken but on a permit"));
         };

@@ -2,6 +2,7 @@
 
 use carnet_api::agent::Order;
 use carnet_api::v1::Problem;
+use carnet_core::ids::MigrationId;
 use carnet_core::permit::{Claim, Part, Party, Permit, Statement, StatementFault};
 
 use super::{Handovers, Record, Role};
@@ -40,6 +41,14 @@ pub(super) const DISCARDED: &[u64] = &[0, 1, 2];
 
 pub(super) fn refused(fault: StatementFault) -> Problem {
     statement_refused(fault.name(), fault)
+}
+
+/// Something of a migration that nobody has shown this edge a statement for.
+pub(super) fn unpermitted(migration: MigrationId) -> Problem {
+    statement_refused(
+        "permit",
+        format!("no permit for migration {migration} was accepted here"),
+    )
 }
 
 /// Whether a permit is good now.

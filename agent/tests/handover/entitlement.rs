@@ -89,7 +89,13 @@ fn only_the_source_that_was_named_sends_and_only_while_it_is_expected() {
             );
         }
     };
-    expect(source, &a_move, Some(404));
+    expect(source, &a_move, Some(403));
+    let noted = scene.refusals(target).refusals;
+    let noted: Vec<_> = noted
+        .iter()
+        .map(|refused| (refused.check.as_str(), refused.asked.as_str()))
+        .collect();
+    assert_eq!(noted, [("permit", "rootfs"), ("permit", "images")]);
     scene.go_to(&mut a_move, "source/hand-over");
     let before = target.files();
     expect(Caller::Control, &a_move, Some(403));
@@ -98,7 +104,7 @@ fn only_the_source_that_was_named_sends_and_only_while_it_is_expected() {
     expect(Caller::Stranger, &a_move, None);
     expect(Caller::Nobody, &a_move, None);
     // Another migration of the same source's.
-    expect(source, &scene.a_move(), Some(404));
+    expect(source, &scene.a_move(), Some(403));
     // The source itself expects nothing.
     let to_source = send(&scene, source, scene.source(), &a_move, "rootfs");
     assert_eq!(to_source, Some(404));

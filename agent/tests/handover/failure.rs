@@ -86,7 +86,7 @@ fn nothing_is_done_that_was_not_prepared() {
     let mut a_move = scene.a_move();
     scene.go(&mut a_move, "source/prepare");
     let text = fails(&scene, &a_move, "source/copy-ahead");
-    assert!(text.contains("was not asked to receive"), "{text}");
+    assert!(text.contains("no permit for migration"), "{text}");
     assert!(scene.source().runs());
     assert!(scene.target().is_empty());
 }
