@@ -436,6 +436,11 @@ impl Fleet {
         self.data.join("authority.pem")
     }
 
+    /// Where the control plane keeps its keys and its database.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The program `carnet`, on this machine.
     pub fn carnet(&self) -> PathBuf {
         self.programs.join("carnet")

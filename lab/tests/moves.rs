@@ -12,193 +12,25 @@
 )]
 
 mod traces;
+mod world;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 
 use carnet_api::v1::{
-    AttemptOutcome, AuditReport, Claim, Container, CreateAudit, CreateMigration, DestinationSpec,
-    Migration, MigrationState, RegisterContainer, Role,
+    AttemptOutcome, AuditReport, Container, CreateAudit, DestinationSpec, Migration,
+    MigrationState, Role,
 };
-use carnet_lab::demo::sensor_client::SensorClient;
 use carnet_lab::error::LabError;
 use carnet_lab::exec::wait_until;
-use carnet_lab::fleet::{CLIENT, EdgeSpec, Fleet, FleetSpec};
-use carnet_lab::progress::Progress;
 use serde_json::{Value, json};
 use traces::traces;
+use world::{APP, World};
 
 const LAB: &str = "t-moves";
-const APP: &str = "App1";
-const EDGES: [&str; 3] = ["Edge1", "Edge2", "Edge3"];
-/// Readings in App1's memory: a few megabytes.
-const READINGS: u64 = 10_000;
-
-fn address() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::new(10, 88, 2, 1), 6379))
-}
-
-struct World {
-    fleet: Fleet,
-    sensors: SensorClient,
-    progress: Progress,
-}
 
 impl World {
-    fn begin() -> Self {
-        let progress = Progress::new(Arc::default());
-        let edges = EDGES.map(|name| EdgeSpec {
-            name: name.to_owned(),
-            owner: "erin".to_owned(),
-            attributes: "A jp caA deA lxc 2.6 8 - - -".to_owned(),
-        });
-        let spec = FleetSpec {
-            lab: LAB.to_owned(),
-            edges: edges.to_vec(),
-            program: PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab")),
-        };
-        let mut fleet = Fleet::start(&spec, &progress).unwrap();
-        fleet.create_account("carol", Role::ContainerOwner).unwrap();
-        for edge in &spec.edges {
-            fleet.share(edge, fleet.account("carol").unwrap()).unwrap();
-        }
-        fleet.await_healthy(&progress).unwrap();
-        let std::net::IpAddr::V4(ip) = address().ip() else {
-            panic!("an IPv4 address");
-        };
-        let edge = fleet.host("Edge1").unwrap();
-        edge.start_redis(fleet.lab().root(), APP, ip).unwrap();
-        let stream = fleet.host(CLIENT).unwrap().connect(address()).unwrap();
-        let sensors = SensorClient::start(stream, READINGS).unwrap();
-        let world = Self {
-            fleet,
-            sensors,
-            progress,
-        };
-        world.register(APP);
-        let claim: Claim = world
-            .post(&format!("/v1/containers/{APP}/claims"), &json!({}))
-            .unwrap();
-        world.on(
-            "Edge1",
-            &[
-                "lxc-attach",
-                "-n",
-                APP,
-                "--",
-                "/bin/sh",
-                "-c",
-                &format!("echo {} > {}", claim.code, claim.path),
-            ],
-        );
-        let confirm = format!("/v1/containers/{APP}/confirm-claim");
-        let _: Container = world.post(&confirm, &json!({})).unwrap();
-        world
-    }
-
-    fn register(&self, name: &str) {
-        let _: Container = self
-            .post(
-                "/v1/containers",
-                &json!(RegisterContainer {
-                    name: name.to_owned(),
-                    edge: "Edge1".to_owned(),
-                    requirements: json!("jp * * lxc 95 90 1 1 * * *"),
-                }),
-            )
-            .unwrap();
-    }
-
-    fn post<T: serde::de::DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &Value,
-    ) -> Result<T, LabError> {
-        self.fleet.account("carol").unwrap().post(path, body)
-    }
-
-    fn on(&self, edge: &str, command: &[&str]) -> String {
-        self.fleet
-            .host(edge)
-            .unwrap()
-            .run(command[0], &command[1..])
-            .unwrap()
-    }
-
-    fn ask(&self, container: &str, to: &str, wait: u64) -> Result<Migration, LabError> {
-        self.post(
-            &format!("/v1/migrations?wait={wait}"),
-            &json!(CreateMigration {
-                container: container.to_owned(),
-                to: DestinationSpec::Edge(to.to_owned()),
-            }),
-        )
-    }
-
-    /// Asks for a move and waits for its end.
-    fn go(&self, container: &str, to: &str) -> Migration {
-        let migration = self.ask(container, to, 50).unwrap();
-        assert!(migration.state.is_ended(), "{migration:?}");
-        migration
-    }
-
-    fn container(&self) -> Container {
-        let path = format!("/v1/containers/{APP}");
-        self.fleet.account("carol").unwrap().get(&path).unwrap()
-    }
-
-    /// On which edges App1 has a process that runs.
-    fn running_on(&self) -> Vec<&'static str> {
-        EDGES
-            .into_iter()
-            .filter(|edge| {
-                let host = self.fleet.host(edge).unwrap();
-                let state = host.run("lxc-info", &["-n", APP, "-sH"]);
-                state.is_ok_and(|state| state.trim() == "RUNNING")
-                    && host
-                        .run(
-                            "cat",
-                            &[&format!("/sys/fs/cgroup/lxc.payload.{APP}/cgroup.freeze")],
-                        )
-                        .is_ok_and(|frozen| frozen.trim() == "0")
-            })
-            .collect()
-    }
-
-    /// What is left of App1 on an edge that it is not on.
-    fn left_on(&self, edge: &str) -> String {
-        let script = format!(
-            "ls -d /var/lib/lxc/{APP} /run/carnet/images/{APP} /run/netns/carnet-{APP} \
-             /sys/fs/cgroup/lxc.*.{APP}* 2>/dev/null; ip -o link | grep ': ct' || true"
-        );
-        self.on(edge, &["sh", "-c", &script])
-    }
-
-    /// App1 runs on `edge` and nowhere else, nothing of it is anywhere else, its connection is
-    /// open, and nothing that it acknowledged is lost.
-    fn assert_whole(&self, edge: &str, what: &str) {
-        assert_eq!(self.running_on(), [edge], "{what}");
-        assert_eq!(self.container().edge_name, edge, "{what}");
-        assert_eq!(self.container().migration, None, "{what}");
-        for other in EDGES.into_iter().filter(|other| *other != edge) {
-            assert_eq!(self.left_on(other), "", "{what}: left on {other}");
-        }
-        let images = format!("/run/carnet/images/{APP}");
-        let there = self
-            .fleet
-            .host(edge)
-            .unwrap()
-            .run("test", &["-e", &images])
-            .is_ok();
-        assert!(!there, "{what}: memory images are left on {edge}");
-        let seen = self.sensors.observe();
-        assert_eq!(seen.broken, None, "{what}");
-        assert_eq!(seen.lost, Vec::<String>::new(), "{what}");
-        assert!(seen.acknowledged > 0, "{what}");
-    }
-
     fn problems(migration: &Migration) -> String {
         match migration.attempts.last().map(|attempt| &attempt.outcome) {
             Some(AttemptOutcome::NotReady { problems }) => problems.join("; "),
@@ -210,7 +42,7 @@ impl World {
 /// One lab for all of it: what each part leaves is what the next begins with.
 #[test]
 fn a_container_outlives_moves_denials_failures_and_crashes() {
-    let mut world = World::begin();
+    let mut world = World::begin(LAB);
     it_moves_again_and_again(&world);
     what_cannot_be_asked_is_refused_with_a_reason(&world);
     a_container_that_is_stopped_or_missing_stays_where_it_is(&world);
@@ -383,13 +215,6 @@ fn await_state(world: &World, migration: &Migration, states: &[MigrationState]) 
     .unwrap();
 }
 
-fn end_of(world: &World, migration: &Migration) -> Migration {
-    let path = format!("/v1/migrations/{}?wait=50", migration.id);
-    let ended: Migration = world.fleet.account("carol").unwrap().get(&path).unwrap();
-    assert!(ended.state.is_ended(), "{ended:?}");
-    ended
-}
-
 fn a_killed_control_plane_takes_its_moves_up(world: &mut World) {
     for (to, state) in [
         ("Edge2", MigrationState::CopyingAhead),
@@ -400,7 +225,7 @@ fn a_killed_control_plane_takes_its_moves_up(world: &mut World) {
         await_state(world, &begun, &[state]);
         world.fleet.control().unwrap().kill().unwrap();
         world.fleet.start_control().unwrap();
-        let ended = end_of(world, &begun);
+        let ended = world.end_of(&begun);
         assert_eq!(ended.state, MigrationState::Completed, "{ended:?}");
         world.assert_whole(to, &format!("the control plane was killed while {state:?}"));
     }
@@ -420,7 +245,7 @@ fn a_killed_agent_does_not_lose_the_container(world: &mut World) {
         await_state(world, &begun, &[state]);
         world.fleet.agent(victim).unwrap().kill().unwrap();
         world.fleet.start_agent(victim).unwrap();
-        let ended = end_of(world, &begun);
+        let ended = world.end_of(&begun);
         let edge = match ended.state {
             MigrationState::Completed => "Edge2",
             MigrationState::Failed => "Edge1",

@@ -1,0 +1,197 @@
+//! A fleet of three edges with a container that answers a client all the time, and what has to
+//! hold of it whatever is done to it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use carnet_api::v1::{
+    Claim, Container, CreateMigration, DestinationSpec, Migration, RegisterContainer, Role,
+};
+use carnet_lab::demo::sensor_client::SensorClient;
+use carnet_lab::error::LabError;
+use carnet_lab::fleet::{CLIENT, EdgeSpec, Fleet, FleetSpec};
+use carnet_lab::progress::Progress;
+use serde_json::{Value, json};
+
+pub const APP: &str = "App1";
+pub const EDGES: [&str; 3] = ["Edge1", "Edge2", "Edge3"];
+/// What every edge says of itself.
+pub const ATTRIBUTES: &str = "A jp caA deA lxc 2.6 8 - - -";
+/// What App1 demands.
+pub const REQUIREMENTS: &str = "jp * * lxc 95 90 1 1 * * *";
+/// Readings in App1's memory: a few megabytes.
+const READINGS: u64 = 10_000;
+
+fn address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(10, 88, 2, 1), 6379))
+}
+
+/// The container is on the first edge in the beginning.
+pub struct World {
+    pub fleet: Fleet,
+    pub sensors: SensorClient,
+    pub progress: Progress,
+}
+
+impl World {
+    /// In a lab of this name.
+    pub fn begin(lab: &str) -> Self {
+        let progress = Progress::new(Arc::default());
+        let edges = EDGES.map(|name| EdgeSpec {
+            name: name.to_owned(),
+            owner: "erin".to_owned(),
+            attributes: ATTRIBUTES.to_owned(),
+        });
+        let spec = FleetSpec {
+            lab: lab.to_owned(),
+            edges: edges.to_vec(),
+            program: PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab")),
+        };
+        let mut fleet = Fleet::start(&spec, &progress).unwrap();
+        fleet.create_account("carol", Role::ContainerOwner).unwrap();
+        for edge in &spec.edges {
+            fleet.share(edge, fleet.account("carol").unwrap()).unwrap();
+        }
+        fleet.await_healthy(&progress).unwrap();
+        let std::net::IpAddr::V4(ip) = address().ip() else {
+            panic!("an IPv4 address");
+        };
+        let edge = fleet.host("Edge1").unwrap();
+        edge.start_redis(fleet.lab().root(), APP, ip).unwrap();
+        let stream = fleet.host(CLIENT).unwrap().connect(address()).unwrap();
+        let sensors = SensorClient::start(stream, READINGS).unwrap();
+        let world = Self {
+            fleet,
+            sensors,
+            progress,
+        };
+        world.register(APP);
+        let claim: Claim = world
+            .post(&format!("/v1/containers/{APP}/claims"), &json!({}))
+            .unwrap();
+        world.on(
+            "Edge1",
+            &[
+                "lxc-attach",
+                "-n",
+                APP,
+                "--",
+                "/bin/sh",
+                "-c",
+                &format!("echo {} > {}", claim.code, claim.path),
+            ],
+        );
+        let confirm = format!("/v1/containers/{APP}/confirm-claim");
+        let _: Container = world.post(&confirm, &json!({})).unwrap();
+        world
+    }
+
+    pub fn register(&self, name: &str) {
+        let _: Container = self
+            .post(
+                "/v1/containers",
+                &json!(RegisterContainer {
+                    name: name.to_owned(),
+                    edge: "Edge1".to_owned(),
+                    requirements: json!(REQUIREMENTS),
+                }),
+            )
+            .unwrap();
+    }
+
+    pub fn post<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, LabError> {
+        self.fleet.account("carol").unwrap().post(path, body)
+    }
+
+    pub fn on(&self, edge: &str, command: &[&str]) -> String {
+        self.fleet
+            .host(edge)
+            .unwrap()
+            .run(command[0], &command[1..])
+            .unwrap()
+    }
+
+    pub fn ask(&self, container: &str, to: &str, wait: u64) -> Result<Migration, LabError> {
+        self.post(
+            &format!("/v1/migrations?wait={wait}"),
+            &json!(CreateMigration {
+                container: container.to_owned(),
+                to: DestinationSpec::Edge(to.to_owned()),
+            }),
+        )
+    }
+
+    /// Asks for a move and waits for its end.
+    pub fn go(&self, container: &str, to: &str) -> Migration {
+        let migration = self.ask(container, to, 50).unwrap();
+        assert!(migration.state.is_ended(), "{migration:?}");
+        migration
+    }
+
+    pub fn container(&self) -> Container {
+        let path = format!("/v1/containers/{APP}");
+        self.fleet.account("carol").unwrap().get(&path).unwrap()
+    }
+
+    /// On which edges App1 has a process that runs.
+    pub fn running_on(&self) -> Vec<&'static str> {
+        EDGES
+            .into_iter()
+            .filter(|edge| {
+                let host = self.fleet.host(edge).unwrap();
+                let state = host.run("lxc-info", &["-n", APP, "-sH"]);
+                state.is_ok_and(|state| state.trim() == "RUNNING")
+                    && host
+                        .run(
+                            "cat",
+                            &[&format!("/sys/fs/cgroup/lxc.payload.{APP}/cgroup.freeze")],
+                        )
+                        .is_ok_and(|frozen| frozen.trim() == "0")
+            })
+            .collect()
+    }
+
+    /// What is left of App1 on an edge that it is not on.
+    fn left_on(&self, edge: &str) -> String {
+        let script = format!(
+            "ls -d /var/lib/lxc/{APP} /run/carnet/images/{APP} /run/netns/carnet-{APP} \
+             /sys/fs/cgroup/lxc.*.{APP}* 2>/dev/null; ip -o link | grep ': ct' || true"
+        );
+        self.on(edge, &["sh", "-c", &script])
+    }
+
+    /// App1 runs on `edge` and nowhere else, nothing of it is anywhere else, its connection is
+    /// open, and nothing that it acknowledged is lost.
+    pub fn assert_whole(&self, edge: &str, what: &str) {
+        assert_eq!(self.running_on(), [edge], "{what}");
+        assert_eq!(self.container().edge_name, edge, "{what}");
+        assert_eq!(self.container().migration, None, "{what}");
+        for other in EDGES.into_iter().filter(|other| *other != edge) {
+            assert_eq!(self.left_on(other), "", "{what}: left on {other}");
+        }
+        let images = format!("/run/carnet/images/{APP}");
+        let there = self
+            .fleet
+            .host(edge)
+            .unwrap()
+            .run("test", &["-e", &images])
+            .is_ok();
+        assert!(!there, "{what}: memory images are left on {edge}");
+        let seen = self.sensors.observe();
+        assert_eq!(seen.broken, None, "{what}");
+        assert_eq!(seen.lost, Vec::<String>::new(), "{what}");
+        assert!(seen.acknowledged > 0, "{what}");
+    }
+
+    pub fn end_of(&self, migration: &Migration) -> Migration {
+        let path = format!("/v1/migrations/{}?wait=50", migration.id);
+        let ended: Migration = self.fleet.account("carol").unwrap().get(&path).unwrap();
+        assert!(ended.state.is_ended(), "{ended:?}");
+        ended
+    }
+}
