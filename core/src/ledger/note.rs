@@ -119,6 +119,12 @@ pub struct LedgerVerifier {
     key: StandardVerifier,
 }
 
+impl AsRef<Self> for LedgerVerifier {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl LedgerVerifier {
     /// # Errors
     /// Where `verifier_key` is none of an Ed25519 key.

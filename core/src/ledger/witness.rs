@@ -11,6 +11,8 @@ use super::tree::{Hash, check_consistency};
 
 /// The longest proof that is read, in hashes.
 const MAX_PROOF: usize = 63;
+/// How much is told of a name that is not known, in characters: it is whoever asks's.
+const LONGEST_ORIGIN_TOLD: usize = 100;
 
 /// A request to cosign a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,19 +109,21 @@ impl AddCheckpoint {
         body
     }
 
-    /// Which of `ledgers` it is about.
+    /// Which of `known` it is about: a ledger, or what is kept of one.
     ///
     /// # Errors
     /// [`Uncosigned::UnknownOrigin`].
-    pub fn ledger_of<'a>(
+    pub fn ledger_of<'a, T: AsRef<LedgerVerifier>>(
         &self,
-        ledgers: impl IntoIterator<Item = &'a LedgerVerifier>,
-    ) -> Result<&'a LedgerVerifier, Uncosigned> {
+        known: &'a [T],
+    ) -> Result<&'a T, Uncosigned> {
         let origin = self.note.split('\n').next().unwrap_or_default();
-        ledgers
-            .into_iter()
-            .find(|ledger| ledger.origin() == origin)
-            .ok_or_else(|| Uncosigned::UnknownOrigin(origin.to_owned()))
+        known
+            .iter()
+            .find(|ledger| ledger.as_ref().origin() == origin)
+            .ok_or_else(|| {
+                Uncosigned::UnknownOrigin(origin.chars().take(LONGEST_ORIGIN_TOLD).collect())
+            })
     }
 }
 
