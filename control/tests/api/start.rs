@@ -48,6 +48,7 @@ fn config(data: &Path) -> Config {
         sockets: Vec::new(),
         names: Vec::new(),
         monitor_interval: Duration::from_millis(50),
+        witnesses: Vec::new(),
     }
 }
 
