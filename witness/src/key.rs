@@ -31,8 +31,9 @@ pub fn open(state: &Path) -> Result<Cosigner, WitnessError> {
         problem,
     };
     let key = match fs::read_to_string(&path) {
-        Ok(pem) => SigningKey::from_pkcs8_pem(pem.trim())
-            .map_err(|error| malformed(format!("{error}")))?,
+        Ok(pem) => {
+            SigningKey::from_pkcs8_pem(pem.trim()).map_err(|error| malformed(format!("{error}")))?
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = make();
             let pem = key

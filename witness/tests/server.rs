@@ -185,7 +185,11 @@ async fn what_does_not_follow_is_refused_and_not_remembered() {
         ("forked and grown", request(&signer(), b"abxdef", 4), 422),
         ("begun anew", request(&signer(), b"xyzuvw", 0), 409),
         ("not proven", unproven, 422),
-        ("of a ledger not known", request(&stranger, b"abcdef", 4), 404),
+        (
+            "of a ledger not known",
+            request(&stranger, b"abcdef", 4),
+            404,
+        ),
         ("signed by another", request(&forger, b"abcdef", 4), 403),
     ] {
         let answer = witness.ask(&asked).await;

@@ -207,15 +207,16 @@ impl Push {
         };
         let (status, body) = self.post(request.to_body()).await.map_err(|error| {
             // The cause says what happened; the address is the operator's own.
-            let cause = std::error::Error::source(&error).map_or_else(
-                || error.to_string(),
-                |source| format!("{error}: {source}"),
-            );
+            let cause = std::error::Error::source(&error)
+                .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
             NotCosigned::Failed(cause)
         })?;
         let told: String = body.trim_end().chars().take(LONGEST_TOLD).collect();
         match status {
-            StatusCode::OK => Ok(Answer::Cosigned(line_of(&body, self.witness.address.verifier.name()))),
+            StatusCode::OK => Ok(Answer::Cosigned(line_of(
+                &body,
+                self.witness.address.verifier.name(),
+            ))),
             StatusCode::CONFLICT => body.trim_end().parse().map(Answer::Size).map_err(|_| {
                 NotCosigned::Failed(format!("it names no size that it has cosigned: {told}"))
             }),
