@@ -45,10 +45,10 @@ fn prove(entries: &[u8], old: u64) -> Vec<Hash> {
 
 /// What is sent beside the entries.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Signed {
-    ByTheLedger,
-    ByAnotherKey,
-    ByAnotherLedger,
+enum SignedBy {
+    Ledger,
+    AnotherKey,
+    AnotherLedger,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,7 +68,7 @@ struct Shown {
     then: Entries,
     /// The old size that is claimed, where it is not the true one.
     old: Option<u8>,
-    signed: Signed,
+    signed: SignedBy,
     proof: Proof,
 }
 
@@ -77,16 +77,16 @@ fn honest() -> impl Strategy<Value = Shown> {
         kept: 255,
         then,
         old: None,
-        signed: Signed::ByTheLedger,
+        signed: SignedBy::Ledger,
         proof: Proof::Honest,
     })
 }
 
 fn any_shown() -> impl Strategy<Value = Shown> {
     let signed = prop_oneof![
-        4 => Just(Signed::ByTheLedger),
-        1 => Just(Signed::ByAnotherKey),
-        1 => Just(Signed::ByAnotherLedger),
+        4 => Just(SignedBy::Ledger),
+        1 => Just(SignedBy::AnotherKey),
+        1 => Just(SignedBy::AnotherLedger),
     ];
     let proof = prop_oneof![
         4 => Just(Proof::Honest),
@@ -108,11 +108,11 @@ fn any_shown() -> impl Strategy<Value = Shown> {
 }
 
 /// What a witness with no notion of hashes would answer: 200, or a refusal's status.
-fn model(seen: &[u8], shown: &[u8], old: u64, signed: Signed, proven: bool) -> u16 {
-    if signed == Signed::ByAnotherLedger {
+fn model(seen: &[u8], shown: &[u8], old: u64, signed: SignedBy, proven: bool) -> u16 {
+    if signed == SignedBy::AnotherLedger {
         return 404;
     }
-    if signed == Signed::ByAnotherKey {
+    if signed == SignedBy::AnotherKey {
         return 403;
     }
     if old > shown.len() as u64 {
@@ -129,9 +129,9 @@ fn model(seen: &[u8], shown: &[u8], old: u64, signed: Signed, proven: bool) -> u
 
 fn request(shown: &Shown, entries: &[u8], old: u64) -> (AddCheckpoint, bool) {
     let signer = match shown.signed {
-        Signed::ByTheLedger => signer(),
-        Signed::ByAnotherKey => LedgerSigner::new(signer().origin(), &[8; 32]).unwrap(),
-        Signed::ByAnotherLedger => LedgerSigner::new("carnet.example/other", &[7; 32]).unwrap(),
+        SignedBy::Ledger => signer(),
+        SignedBy::AnotherKey => LedgerSigner::new(signer().origin(), &[8; 32]).unwrap(),
+        SignedBy::AnotherLedger => LedgerSigner::new("carnet.example/other", &[7; 32]).unwrap(),
     };
     let mut proof = prove(entries, old);
     let before = proof.clone();
