@@ -205,12 +205,10 @@ impl Push {
             proof,
             note: newest.note.clone(),
         };
-        let (status, body) = self.post(request.to_body()).await.map_err(|error| {
-            // The cause says what happened; the address is the operator's own.
-            let cause = std::error::Error::source(&error)
-                .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
-            NotCosigned::Failed(cause)
-        })?;
+        let (status, body) = self
+            .post(request.to_body())
+            .await
+            .map_err(|error| NotCosigned::Failed(format!("no answer: {}", root_cause(&error))))?;
         let told: String = body.trim_end().chars().take(LONGEST_TOLD).collect();
         match status {
             StatusCode::OK => Ok(Answer::Cosigned(line_of(
@@ -252,4 +250,13 @@ fn line_of(body: &str, name: &str) -> String {
         .find(|line| line.starts_with(&begin))
         .map(|line| format!("{line}\n"))
         .unwrap_or_default()
+}
+
+/// What happened: the outer errors say no more than that a request came to nothing.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }

@@ -295,7 +295,7 @@ async fn nobody_waits_for_a_witness_and_one_that_comes_back_cosigns_what_it_miss
 
     grow(&control, "ann").await;
     grow(&control, "bob").await;
-    let told = problem(&control, "error sending request").await;
+    let told = problem(&control, "Connection refused").await;
     assert_eq!(told.cosigned_size, before.size);
     let note = note(&control).await;
     let keys: Keys = control.administrator().get("/v1/keys").await.unwrap();
