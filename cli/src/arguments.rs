@@ -1,7 +1,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    account, agent, audit, container, edge, key, ledger, migrate, migration, serve, token,
+    account, agent, audit, container, edge, key, ledger, migrate, migration, serve, token, witness,
 };
 
 const ABOUT: &str = "Move running containers between edge servers only where their data may go";
@@ -33,13 +33,15 @@ Examples:
     carnet ledger where App1
     carnet ledger list --denied
     carnet ledger verify
+  a witness, who is somebody else
+    carnet witness run --state /var/lib/carnet-witness --listen 10.0.0.9:7710 --ledger KEY
 
 Environment, where the options are not given:
   CARNET_URL         address of the control plane, https://HOST:PORT
   CARNET_CA          path of its CA certificate, PEM
   CARNET_TOKEN       your API token, or
   CARNET_TOKEN_FILE  path of a file with it
-  CARNET_LOG         what serve and agent log, e.g. debug, or carnet_control=debug,info
+  CARNET_LOG         what serve, agent and witness log, e.g. debug, or carnet_control=debug,info
 
 Exit status:
   0  done; of an audit: at least one candidate is permitted
@@ -85,6 +87,8 @@ pub enum Command {
     Ledger(ledger::LedgerCommand),
     /// The keys that permits and the ledger are verified with
     Key(key::KeyCommand),
+    /// Run a witness, which cosigns ledgers that only grow
+    Witness(witness::WitnessCommand),
 }
 
 #[cfg(test)]
@@ -184,6 +188,14 @@ mod tests {
             ),
             (
                 "carnet serve --data d --monitor-interval soon",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "carnet witness run --state s --listen 127.0.0.1:0",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "carnet ledger verify --witness nobody",
                 ErrorKind::ValueValidation,
             ),
         ] {

@@ -1,4 +1,4 @@
-//! What `serve` and `agent` log, to stderr.
+//! What `serve`, `agent` and `witness` log, to stderr.
 
 use std::io::{IsTerminal, stderr};
 

@@ -1,4 +1,4 @@
-//! The end of `serve` and `agent`: SIGTERM or Ctrl-C.
+//! The end of `serve`, `agent` and `witness`: SIGTERM or Ctrl-C.
 
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -25,3 +25,4 @@ mod names;
 mod secret;
 pub mod server;
 pub mod store;
+pub mod witnesses;

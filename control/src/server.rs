@@ -19,7 +19,7 @@ use std::time::Duration;
 use carnet_api::tls::{ClientAuthentication, TlsError, TlsListener, client_config, server_config};
 use carnet_api::v1::Role;
 use carnet_core::ids::{AccountId, TokenId};
-use carnet_core::ledger::{LedgerSigner, NoteFault};
+use carnet_core::ledger::{LedgerSigner, LedgerVerifier, NoteFault};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -33,6 +33,7 @@ use crate::keys::{self, KeyError, PermitKey, Purpose};
 use crate::migrate::{Migrations, Pace};
 use crate::secret::Secret;
 use crate::store::{NewAccount, NewToken, Store, StoreError};
+use crate::witnesses::{WitnessAddress, Witnesses};
 use crate::{clock, monitor};
 
 /// A reading that is older counts as none. It is taken when it is asked for, so that this is what
@@ -59,6 +60,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// How often the monitor looks at every edge.
     pub monitor_interval: Duration,
+    /// Who cosigns the ledger.
+    pub witnesses: Vec<WitnessAddress>,
 }
 
 /// What is known once it listens.
@@ -91,6 +94,8 @@ pub enum ServerError {
     Tls(#[from] TlsError),
     #[error("cannot set up a client for the agents: {0}")]
     Agents(#[from] reqwest::Error),
+    #[error("cannot set up a client for a witness: {0}")]
+    Witness(reqwest::Error),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: String, source: io::Error },
 }
@@ -137,6 +142,7 @@ pub async fn run(
         Pace::default(),
     ));
     let watched_key = permit_key.clone();
+    let witnesses = Arc::new(Witnesses::open(&store, config.witnesses).await?);
     let (stop, stopping) = watch::channel(());
     let look_now = migrations.look_now();
     let router = router(App {
@@ -145,7 +151,8 @@ pub async fn run(
         migrations: migrations.clone(),
         authority,
         permit_key,
-        verifier_key: verifier_key.into(),
+        verifier_key: verifier_key.as_str().into(),
+        witnesses: witnesses.clone(),
         look_now: look_now.clone(),
         stopping: stopping.clone(),
     });
@@ -174,6 +181,13 @@ pub async fn run(
         config.monitor_interval,
         look_now,
     ));
+    let showing = witnesses
+        .show(
+            &store,
+            &LedgerVerifier::new(&verifier_key)?,
+            Pace::default(),
+        )
+        .map_err(ServerError::Witness)?;
     ready(&Started {
         addresses,
         administrator_token,
@@ -183,6 +197,7 @@ pub async fn run(
 
     let _ = stop.send(());
     watching.abort();
+    drop(showing);
     let ended = tokio::time::timeout(GRACE, async {
         while serving.join_next().await.is_some() {}
     });

@@ -22,6 +22,21 @@ pub struct PermitKey {
     pub certificate: String,
 }
 
+/// A witness that cosigns the ledger (C2SP tlog-witness).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Witness {
+    pub name: String,
+    /// Where it is shown checkpoints.
+    pub url: String,
+    /// What its cosignatures are verified with (C2SP tlog-cosignature).
+    pub verifier_key: String,
+    /// How many entries the newest checkpoint has that it cosigned.
+    pub cosigned_size: u64,
+    /// Why it has not cosigned the newest one; absent where nothing is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
 /// An entry of the ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LedgerEntry {

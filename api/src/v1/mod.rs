@@ -21,7 +21,7 @@ pub use edges::{
     Health, HealthState, NewShareKey, RedeemShareKey, RegisterEdge, ShareKey, UpdateAttributes,
     UtilizationReading,
 };
-pub use ledger::{Consistency, Keys, LedgerEntry, PermitKey, ProvenEntry, Stay};
+pub use ledger::{Consistency, Keys, LedgerEntry, PermitKey, ProvenEntry, Stay, Witness};
 pub use migrations::{CreateMigration, Migration, MigrationState, PhaseTiming, Transferred};
 pub use problem::{InputFault, Problem};
 

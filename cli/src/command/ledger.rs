@@ -1,8 +1,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use carnet_api::v1::{Keys, LedgerEntry, ProvenEntry, Stay};
-use carnet_core::ledger::{Checkpoint, Entry, Event, LedgerVerifier, check_inclusion, leaf_hash};
+use carnet_api::v1::{Keys, LedgerEntry, ProvenEntry, Stay, Witness};
+use carnet_core::ledger::{
+    Checkpoint, Entry, Event, LedgerVerifier, WitnessVerifier, check_inclusion, leaf_hash,
+};
 use carnet_core::policy::Verdict;
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -25,6 +27,7 @@ Examples:
   carnet ledger explain 42
   carnet ledger copy /srv/ledger
   carnet ledger verify /srv/ledger --key 'carnet/0a1b…+c3d4e5f6+AQ…' --kept /srv/checkpoint
+  carnet ledger verify --witness 'carnet-witness/0a1b…+c3d4e5f6+BA…'
   carnet ledger export --format csv > ledger.csv
 
 Exit status of verify: 0: all of it is sound; 1: it is not, with every fault.")]
@@ -77,7 +80,13 @@ enum LedgerAction {
         /// checkpoint takes its place
         #[arg(long, value_name = "FILE")]
         kept: Option<PathBuf>,
+        /// The verifier key of a witness that must have cosigned the checkpoint; may be given
+        /// several times. A server's newest checkpoint is given 10 s to be cosigned
+        #[arg(long = "witness", value_name = "VERIFIERKEY")]
+        witnesses: Vec<WitnessVerifier>,
     },
+    /// The witnesses that cosign the ledger, and how it stands with each
+    Witnesses,
     /// Write entries with their inclusion proofs, for other programs
     Export {
         #[arg(long, value_enum, default_value_t = Format::Jsonl)]
@@ -200,9 +209,23 @@ impl LedgerCommand {
                 directory,
                 key,
                 kept,
+                witnesses,
             } => {
                 let (source, verifier) = source(&self.client, directory.as_deref(), &key).await?;
-                check(&output, &source, &verifier, kept.as_deref()).await
+                check(&output, &source, &verifier, kept.as_deref(), &witnesses).await
+            }
+            LedgerAction::Witnesses => {
+                let session = Session::open(&self.client)?;
+                let witnesses = session.get::<Vec<Witness>>("/v1/ledger/witnesses").await?;
+                session.show(&witnesses, |witnesses, surface| {
+                    view::ledger::witnesses(witnesses, surface)
+                })?;
+                if witnesses.value.is_empty() {
+                    session
+                        .output()
+                        .hint("the ledger has no witnesses; they are named to `carnet serve`");
+                }
+                Ok(Outcome::Done)
             }
             LedgerAction::Export { format, key } => {
                 let (source, verifier) = source(&self.client, None, &key).await?;
@@ -335,6 +358,7 @@ async fn check(
     source: &Source,
     verifier: &LedgerVerifier,
     kept: Option<&Path>,
+    witnesses: &[WitnessVerifier],
 ) -> Result<Outcome, Failure> {
     let earlier: Vec<Checkpoint> = match kept.filter(|path| path.exists()) {
         Some(path) => {
@@ -351,7 +375,7 @@ async fn check(
         }
         None => Vec::new(),
     };
-    let verified = verify(source, verifier, &earlier).await?;
+    let verified = verify(source, verifier, &earlier, witnesses).await?;
     let report = &verified.report;
     let json = serde_json::to_value(report).map_err(|error| Failure::other(error.to_string()))?;
     output.answer(&json, |_| view::ledger::report(report))?;
@@ -371,7 +395,7 @@ async fn export(
     verifier: &LedgerVerifier,
     format: Format,
 ) -> Result<Outcome, Failure> {
-    let verified: Verified = verify(source, verifier, &[]).await?;
+    let verified: Verified = verify(source, verifier, &[], &[]).await?;
     if !verified.report.is_sound() {
         return Err(Failure::other("the ledger is not sound").with_help("carnet ledger verify"));
     }

@@ -11,6 +11,7 @@ pub mod migrate;
 pub mod migration;
 pub mod serve;
 pub mod token;
+pub mod witness;
 
 use crate::arguments::Command;
 use crate::failure::{Failure, Outcome};
@@ -33,5 +34,6 @@ pub async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Migration(command) => command.run().await,
         Command::Ledger(command) => command.run().await,
         Command::Key(command) => command.run().await,
+        Command::Witness(command) => command.run().await,
     }
 }

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use carnet_control::server::{self, Config, Started};
+use carnet_control::witnesses::WitnessAddress;
 use clap::Args;
 use listenfd::ListenFd;
 
@@ -23,7 +24,8 @@ Sockets handed over by systemd (LISTEN_FDS) are served too.
 
 Examples:
   carnet serve --data /var/lib/carnet
-  carnet serve --data /var/lib/carnet --listen 10.0.0.1:7700 --name carnet.example")]
+  carnet serve --data /var/lib/carnet --listen 10.0.0.1:7700 --name carnet.example
+  carnet serve --data /var/lib/carnet --witness 'http://10.0.0.9:7710=carnet-witness/…+…+BA…'")]
 pub struct ServeCommand {
     /// The directory that holds all that it keeps; made if it is not there
     #[arg(long, value_name = "DIR")]
@@ -38,6 +40,10 @@ pub struct ServeCommand {
     /// How often the monitor looks at every edge and container, e.g. 30s or 10min
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = interval)]
     monitor_interval: Duration,
+    /// Who cosigns the ledger: the address of a witness (C2SP tlog-witness) and its verifier key;
+    /// may be given several times
+    #[arg(long = "witness", value_name = "URL=VERIFIERKEY")]
+    witnesses: Vec<String>,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -53,6 +59,10 @@ fn interval(text: &str) -> Result<Duration, String> {
 impl ServeCommand {
     pub async fn run(self) -> Result<Outcome, Failure> {
         log::to_stderr()?;
+        let witnesses = WitnessAddress::parse_all(&self.witnesses).map_err(|faults| {
+            Failure::bad_input(faults.to_string())
+                .with_help("`carnet witness key` tells a witness's verifier key")
+        })?;
         let sockets = handed_over()?;
         let mut listen = self.listen;
         if listen.is_empty() && sockets.is_empty() {
@@ -72,6 +82,7 @@ impl ServeCommand {
             sockets,
             names,
             monitor_interval: self.monitor_interval,
+            witnesses,
         };
         let shutdown = shutdown::asked_for()?;
         server::run(config, tell, shutdown)

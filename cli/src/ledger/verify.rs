@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use carnet_core::ledger::tile::{Tile, hashes, unbundle};
 use carnet_core::ledger::{
-    Auditor, Checkpoint, Entry, Growth, Hash, LedgerVerifier, Node, Nodes, Wrong, leaf_hash,
-    prove_inclusion,
+    Auditor, Checkpoint, Entry, Growth, Hash, LedgerVerifier, Node, Nodes, WitnessVerifier, Wrong,
+    leaf_hash, prove_inclusion,
 };
 use serde::Serialize;
 
@@ -12,6 +13,10 @@ use crate::failure::Failure;
 
 /// How many faults are told; what lies behind one is often the same again.
 const MAX_TOLD: usize = 100;
+/// How long a server's newest checkpoint is given to be cosigned.
+const COSIGNED_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is read meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a check of a whole ledger found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,6 +29,9 @@ pub struct Report {
     pub root: String,
     /// How many entries of each kind were read.
     pub kinds: BTreeMap<&'static str, u64>,
+    /// Which of the witnesses that were asked for have cosigned its checkpoint, by name, and
+    /// when, in seconds since the Unix epoch.
+    pub cosigned: BTreeMap<String, u64>,
     /// All that is wrong; empty: nothing.
     pub faults: Vec<String>,
 }
@@ -63,7 +71,8 @@ impl Verified {
 
 /// Reads a ledger from its first entry to its last and checks all of it: the checkpoint's
 /// signature, every hash, and that each entry follows from those before it. With `earlier`
-/// checkpoints, that the ledger begins with what they have signed.
+/// checkpoints, that the ledger begins with what they have signed; with `witnesses`, that each of
+/// them has cosigned the checkpoint.
 ///
 /// # Errors
 /// Where it cannot be read at all, or its checkpoint is not believed. What is wrong inside is in
@@ -72,12 +81,9 @@ pub async fn verify(
     source: &Source,
     verifier: &LedgerVerifier,
     earlier: &[Checkpoint],
+    witnesses: &[WitnessVerifier],
 ) -> Result<Verified, Failure> {
-    let note = source
-        .read("checkpoint")
-        .await?
-        .ok_or_else(|| Failure::other(format!("there is no ledger at {}", source.name())))?;
-    let note = String::from_utf8_lossy(&note).into_owned();
+    let note = newest(source, witnesses).await?;
     let checkpoint = verifier
         .open(&note)
         .map_err(|fault| Failure::other(format!("the checkpoint is not believed: {fault}")))?;
@@ -87,6 +93,7 @@ pub async fn verify(
             size: checkpoint.size,
             root: checkpoint.root.to_string(),
             kinds: BTreeMap::new(),
+            cosigned: BTreeMap::new(),
             faults: Vec::new(),
         },
         entries: Vec::new(),
@@ -103,6 +110,14 @@ pub async fn verify(
                 "it has {} entries, and a checkpoint that was signed earlier had {}: it has been rolled back",
                 replay.report.size, checkpoint.size
             ));
+        }
+    }
+    for witness in witnesses {
+        match witness.cosigned_at(&note) {
+            Ok(at) => {
+                replay.report.cosigned.insert(witness.name().to_owned(), at);
+            }
+            Err(fault) => replay.report.tell(format!("its checkpoint: {fault}")),
         }
     }
     replay.read_entries(source).await?;
@@ -127,6 +142,31 @@ pub async fn verify(
         entries: replay.entries,
         nodes: Nodes(replay.growth.grown().iter().copied().collect()),
     })
+}
+
+/// The newest checkpoint, as it is read; from a server the first that all `witnesses` have
+/// cosigned, or the one that they have not when the time for it is over.
+async fn newest(source: &Source, witnesses: &[WitnessVerifier]) -> Result<String, Failure> {
+    let begun = Instant::now();
+    loop {
+        let note = source
+            .read("checkpoint")
+            .await?
+            .ok_or_else(|| Failure::other(format!("there is no ledger at {}", source.name())))?;
+        let note = String::from_utf8_lossy(&note).into_owned();
+        let is_final = match source {
+            Source::Directory(_) => true,
+            Source::Server(_) => begun.elapsed() >= COSIGNED_WITHIN,
+        };
+        if is_final
+            || witnesses
+                .iter()
+                .all(|witness| witness.cosigned_at(&note).is_ok())
+        {
+            return Ok(note);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 fn unexpected(fault: impl std::fmt::Display) -> Failure {
@@ -249,7 +289,7 @@ mod tests {
     use carnet_core::ids::AccountId;
     use carnet_core::instant::UnixMillis;
     use carnet_core::ledger::tile::bundle;
-    use carnet_core::ledger::{Actor, Event, LedgerSigner};
+    use carnet_core::ledger::{Actor, Cosigner, Event, LedgerSigner};
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -332,12 +372,20 @@ mod tests {
     }
 
     fn check(directory: &Path, earlier: &[Checkpoint]) -> Result<Report, Failure> {
+        check_cosigned(directory, earlier, &[])
+    }
+
+    fn check_cosigned(
+        directory: &Path,
+        earlier: &[Checkpoint],
+        witnesses: &[WitnessVerifier],
+    ) -> Result<Report, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
         let source = Source::Directory(directory.to_owned());
         runtime
-            .block_on(verify(&source, &verifier(), earlier))
+            .block_on(verify(&source, &verifier(), earlier, witnesses))
             .map(|verified| verified.report)
     }
 
@@ -368,6 +416,28 @@ mod tests {
         assert_eq!(report.faults, Vec::<String>::new());
         assert_eq!(report.size, ENTRIES as u64);
         assert_eq!(report.kinds["account"], ENTRIES as u64 - 1);
+    }
+
+    #[test]
+    fn a_copy_must_be_cosigned_by_every_witness_that_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        publish(&entries(), directory.path());
+        let [one, two] = [1, 2].map(|secret| Cosigner::new("witness.test", &[secret; 32]).unwrap());
+        let both = [one.verifier(), two.verifier()];
+        let not_cosigned = "its checkpoint: the witness `witness.test` has not cosigned it";
+        let report = check_cosigned(directory.path(), &[], &both).unwrap();
+        assert_eq!(report.faults, [not_cosigned, not_cosigned]);
+        let path = directory.path().join("checkpoint");
+        let mut note = fs::read_to_string(&path).unwrap();
+        note.push_str(&one.cosign(&note, 1_800_000_000).unwrap());
+        fs::write(&path, &note).unwrap();
+        let report = check_cosigned(directory.path(), &[], &both).unwrap();
+        assert_eq!(report.faults, [not_cosigned]);
+        note.push_str(&two.cosign(&note, 1_800_000_000).unwrap());
+        fs::write(&path, &note).unwrap();
+        let report = check_cosigned(directory.path(), &[], &both).unwrap();
+        assert_eq!(report.faults, Vec::<String>::new());
+        assert_eq!(report.cosigned["witness.test"], 1_800_000_000);
     }
 
     #[test]

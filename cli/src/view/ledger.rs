@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use carnet_api::v1::{LedgerEntry, ProvenEntry, Stay};
+use carnet_api::v1::{LedgerEntry, ProvenEntry, Stay, Witness};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{Decision, Entry, Event, leaf_hash};
 use carnet_core::policy::{Reason, Verdict};
@@ -122,6 +122,22 @@ pub fn stays(stays: &[Stay], surface: Surface) -> String {
     )
 }
 
+pub fn witnesses(witnesses: &[Witness], surface: Surface) -> String {
+    let rows = witnesses.iter().map(|witness| {
+        vec![
+            witness.name.clone(),
+            witness.url.clone(),
+            witness.cosigned_size.to_string(),
+            witness.problem.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    table(
+        &["WITNESS", "URL", "COSIGNED", "PROBLEM"],
+        rows,
+        surface.width,
+    )
+}
+
 pub fn report(report: &Report) -> String {
     let mut text = format!(
         "{}: {} entries, root {}\n",
@@ -130,6 +146,10 @@ pub fn report(report: &Report) -> String {
     for (kind, count) in &report.kinds {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {count:>8} {kind}");
+    }
+    for (witness, at) in &report.cosigned {
+        let at = i64::try_from(*at).unwrap_or(i64::MAX).saturating_mul(1_000);
+        let _ = writeln!(text, "  cosigned by {witness} at {}", utc(UnixMillis(at)));
     }
     if report.is_sound() {
         text.push_str("every hash, signature, decision, permit and move is as it should be");

@@ -5,7 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use carnet_api::v1::{Consistency, LedgerEntry, Problem, ProvenEntry, Stay};
+use carnet_api::v1::{Consistency, LedgerEntry, Problem, ProvenEntry, Stay, Witness};
 use carnet_core::ids::{ContainerId, EdgeId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::tile::{Tile, bundle};
@@ -32,6 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(show))
         .routes(routes!(consistency))
         .routes(routes!(stays))
+        .routes(routes!(witnesses))
 }
 
 /// Which entries are wanted.
@@ -113,7 +114,7 @@ async fn edge_id(app: &App, named: &str) -> Result<String, ApiError> {
     get, path = "/ledger/{*path}", tag = "ledger", operation_id = "read_ledger",
     params(("path" = String, Path, description = "A path of C2SP tlog-tiles; it may hold slashes.")),
     responses(
-        (status = 200, description = "The checkpoint (text), or a tile.", content(
+        (status = 200, description = "The checkpoint with its cosignatures (text), or a tile.", content(
             (String = "text/plain; charset=utf-8"), (String = "application/octet-stream"))),
         (status = 404, body = Problem),
     )
@@ -123,7 +124,7 @@ async fn file(State(app): State<App>, Named(path): Named) -> Result<Response, Ap
     let checkpoint = checkpoint(&app).await?;
     if path == "checkpoint" {
         let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-        return Ok((StatusCode::OK, kind, checkpoint.note).into_response());
+        return Ok((StatusCode::OK, kind, checkpoint.cosigned()).into_response());
     }
     let tile = Tile::from_path(&path).ok_or_else(missing)?;
     let nodes = tile.nodes(checkpoint.size).ok_or_else(missing)?;
@@ -229,7 +230,7 @@ async fn show(State(app): State<App>, Named(number): Named) -> Result<Json<Prove
         entry: shown(entry)?,
         text: String::from_utf8_lossy(&entry.bytes).into_owned(),
         proof: proof.iter().map(ToString::to_string).collect(),
-        checkpoint: checkpoint.note,
+        checkpoint: checkpoint.cosigned(),
     }))
 }
 
@@ -262,7 +263,7 @@ async fn consistency(
         from: since.from,
         to: checkpoint.size,
         proof: proof.iter().map(ToString::to_string).collect(),
-        checkpoint: checkpoint.note,
+        checkpoint: checkpoint.cosigned(),
     }))
 }
 
@@ -338,4 +339,23 @@ async fn stays(
             })
             .collect(),
     ))
+}
+
+/// The witnesses that cosign the ledger, and how it stands with each.
+#[utoipa::path(
+    get, path = "/v1/ledger/witnesses", tag = "ledger", operation_id = "list_witnesses",
+    responses((status = 200, body = Vec<Witness>))
+)]
+async fn witnesses(State(app): State<App>) -> Json<Vec<Witness>> {
+    let shown = app.witnesses.iter().map(|witness| {
+        let standing = witness.standing();
+        Witness {
+            name: witness.address.verifier.name().to_owned(),
+            url: witness.address.url.clone(),
+            verifier_key: witness.address.verifier.to_string(),
+            cosigned_size: standing.cosigned,
+            problem: standing.problem,
+        }
+    });
+    Json(shown.collect())
 }

@@ -32,6 +32,7 @@ use crate::authority::CertificateAuthority;
 use crate::keys::PermitKey;
 use crate::migrate::Migrations;
 use crate::store::Store;
+use crate::witnesses::Witnesses;
 
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 64 << 10;
@@ -46,6 +47,7 @@ pub struct App {
     pub permit_key: Arc<PermitKey>,
     /// What checkpoints of the ledger are verified with (C2SP signed-note).
     pub verifier_key: Arc<str>,
+    pub witnesses: Arc<Witnesses>,
     /// Notified when there is something new for the monitor to look at.
     pub look_now: Arc<Notify>,
     /// Changes when the control plane is about to stop: whoever waits is answered.

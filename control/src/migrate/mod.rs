@@ -47,7 +47,7 @@ impl Default for Pace {
 
 impl Pace {
     /// The pause after `tries` in vain, from 1.
-    fn pause(self, tries: u32) -> Duration {
+    pub(crate) fn pause(self, tries: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(tries.saturating_sub(1));
         self.first.saturating_mul(doubled).min(self.longest)
     }

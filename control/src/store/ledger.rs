@@ -13,6 +13,7 @@ use carnet_core::ledger::{
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+use tokio::sync::watch;
 
 use super::{Store, StoreError, corrupt, signed, unsigned};
 use crate::clock;
@@ -28,6 +29,7 @@ pub(super) struct Writing {
     transaction: Transaction<'static, Sqlite>,
     entered: Vec<(Actor, Event)>,
     signer: Arc<LedgerSigner>,
+    grown: watch::Sender<()>,
 }
 
 impl Deref for Writing {
@@ -50,6 +52,15 @@ pub struct SignedCheckpoint {
     pub size: u64,
     /// The signed note.
     pub note: String,
+    /// What witnesses have cosigned it with, a line each; none of the checkpoints before it.
+    pub cosignatures: String,
+}
+
+impl SignedCheckpoint {
+    /// The note with every signature.
+    pub fn cosigned(self) -> String {
+        self.note + &self.cosignatures
+    }
 }
 
 /// An entry with its number.
@@ -64,11 +75,13 @@ impl Writing {
     pub(super) fn new(
         transaction: Transaction<'static, Sqlite>,
         signer: Arc<LedgerSigner>,
+        grown: watch::Sender<()>,
     ) -> Self {
         Self {
             transaction,
             entered: Vec::new(),
             signer,
+            grown,
         }
     }
 
@@ -86,11 +99,14 @@ impl Writing {
     /// Commits, entries included. A crash before the end of it leaves nothing of either; after
     /// it, both.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        if !self.entered.is_empty() {
-            let entered = std::mem::take(&mut self.entered);
-            append(&mut self.transaction, entered, &self.signer).await?;
+        let entered = std::mem::take(&mut self.entered);
+        if entered.is_empty() {
+            return Ok(self.transaction.commit().await?);
         }
-        Ok(self.transaction.commit().await?)
+        append(&mut self.transaction, entered, &self.signer).await?;
+        self.transaction.commit().await?;
+        self.grown.send_replace(());
+        Ok(())
     }
 }
 
@@ -304,16 +320,63 @@ impl Store {
     /// # Errors
     /// Where the database does.
     pub async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, StoreError> {
-        sqlx::query("SELECT size, note FROM ledger_checkpoint")
-            .fetch_optional(&self.pool)
-            .await?
-            .map(|row| {
-                Ok(SignedCheckpoint {
-                    size: unsigned(&row, "size")?,
-                    note: row.try_get("note")?,
-                })
+        sqlx::query(
+            "SELECT size, note,
+                 coalesce((SELECT group_concat(line, '' ORDER BY witness) FROM ledger_cosignatures
+                           WHERE size = ledger_checkpoint.size), '') AS cosignatures
+             FROM ledger_checkpoint",
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .map(|row| {
+            Ok(SignedCheckpoint {
+                size: unsigned(&row, "size")?,
+                note: row.try_get("note")?,
+                cosignatures: row.try_get("cosignatures")?,
             })
-            .transpose()
+        })
+        .transpose()
+    }
+
+    /// Changes when the ledger has grown.
+    pub fn grown(&self) -> watch::Receiver<()> {
+        self.grown.subscribe()
+    }
+
+    /// The size of the newest checkpoint that the witness with this verifier key has cosigned; 0
+    /// where there is none.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn cosigned(&self, witness: &str) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT size FROM ledger_cosignatures WHERE witness = ?")
+            .bind(witness)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map_or(Ok(0), |row| unsigned(&row, "size"))
+    }
+
+    /// Keeps the cosignature of the checkpoint with this size, in the place of the witness's one
+    /// before.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn keep_cosignature(
+        &self,
+        witness: &str,
+        size: u64,
+        line: &str,
+    ) -> Result<(), StoreError> {
+        let mut writing = self.write().await?;
+        sqlx::query(
+            "INSERT OR REPLACE INTO ledger_cosignatures (witness, size, line) VALUES (?, ?, ?)",
+        )
+        .bind(witness)
+        .bind(signed(size))
+        .bind(line)
+        .execute(&mut *writing)
+        .await?;
+        writing.commit().await
     }
 
     /// At most `limit` entries from number `from` on.

@@ -32,6 +32,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use thiserror::Error;
+use tokio::sync::watch;
 
 use carnet_core::ledger::LedgerSigner;
 
@@ -75,6 +76,8 @@ impl StoreError {
 pub struct Store {
     pool: SqlitePool,
     signer: Arc<LedgerSigner>,
+    /// Sent to when the ledger has grown.
+    grown: watch::Sender<()>,
 }
 
 impl Store {
@@ -102,6 +105,7 @@ impl Store {
         let store = Self {
             pool,
             signer: Arc::new(signer),
+            grown: watch::Sender::new(()),
         };
         store.enter_key("ledger", &store.signer.public()).await?;
         Ok(store)
@@ -115,7 +119,11 @@ impl Store {
     /// A transaction that writes, into the ledger too.
     async fn write(&self) -> Result<Writing, StoreError> {
         let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Writing::new(transaction, self.signer.clone()))
+        Ok(Writing::new(
+            transaction,
+            self.signer.clone(),
+            self.grown.clone(),
+        ))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `contract` holds the served OpenAPI document, and every answer against it; `http` asks, and
 //! has every answer held. `plane` is a control plane in this process, on edges out of `agents`.
-//! The other modules test: one per noun, and `start` the whole program with TLS.
+//! The other modules test: one per noun, `start` the whole program with TLS,
+//! and `witnesses` the same with witnesses beside it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,3 +31,4 @@ mod secrets;
 mod share_keys;
 mod start;
 mod tokens;
+mod witnesses;

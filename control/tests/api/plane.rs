@@ -105,6 +105,7 @@ impl Plane {
             authority,
             permit_key: key,
             verifier_key: verifier_key.into(),
+            witnesses: Arc::default(),
             stopping,
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

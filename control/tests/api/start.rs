@@ -32,8 +32,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::agents::PATIENCE;
 
 /// A control plane that runs.
-struct Running {
-    data: PathBuf,
+pub struct Running {
+    pub data: PathBuf,
     addresses: Vec<SocketAddr>,
     administrator_token: Option<PathBuf>,
     taken_up: usize,
@@ -41,17 +41,18 @@ struct Running {
     task: JoinHandle<Result<(), ServerError>>,
 }
 
-fn config(data: &Path) -> Config {
+pub fn config(data: &Path) -> Config {
     Config {
         data: data.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         sockets: Vec::new(),
         names: Vec::new(),
         monitor_interval: Duration::from_millis(50),
+        witnesses: Vec::new(),
     }
 }
 
-async fn start(config: Config) -> Result<Running, ServerError> {
+pub async fn start(config: Config) -> Result<Running, ServerError> {
     let data = config.data.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let (ready, started) = oneshot::channel();
@@ -89,12 +90,12 @@ impl Running {
         Client::new(&self.base(), &self.authority(), token).unwrap()
     }
 
-    fn administrator(&self) -> Client {
+    pub fn administrator(&self) -> Client {
         let token = fs::read_to_string(self.data.join("administrator.token")).unwrap();
         self.client(token.trim_end())
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.send(()).unwrap();
         let ended = tokio::time::timeout(PATIENCE, self.task).await;
         ended.expect("it stops").unwrap().unwrap();

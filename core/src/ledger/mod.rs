@@ -3,16 +3,20 @@
 //! [`Entry`]s are the leaves of an RFC 6962 Merkle tree ([`tree`]); its root is published as a
 //! checkpoint (C2SP tlog-checkpoint), a note signed with Ed25519 (C2SP signed-note, [`note`]).
 //! [`Auditor`] reads entries from the first on and says which of them does not follow from those
-//! before it.
+//! before it. [`witness`] is how somebody else, who remembers what they saw, cosigns checkpoints
+//! ([`Cosigner`]; C2SP tlog-cosignature, tlog-witness).
 
 mod audit;
+mod cosignature;
 mod entry;
 mod note;
 mod stays;
 pub mod tile;
 mod tree;
+mod witness;
 
 pub use audit::{Auditor, Wrong};
+pub use cosignature::{Cosigner, WitnessVerifier};
 pub use entry::{
     Actor, Certificate, Decision, Entry, Event, Grant, GrantChange, MAX_ENTRY, Policed, Refusal,
 };
@@ -22,3 +26,4 @@ pub use tree::{
     Growth, Hash, Node, Nodes, Unproven, check_consistency, check_inclusion, consistency_nodes,
     frontier, inclusion_nodes, leaf_hash, prove_consistency, prove_inclusion, root,
 };
+pub use witness::{AddCheckpoint, Uncosigned, witness};

@@ -23,6 +23,10 @@ pub enum NoteFault {
     Origin { found: String, expected: String },
     #[error("its signature is not the ledger's: {0}")]
     Signature(String),
+    #[error("the witness `{0}` has not cosigned it")]
+    NotCosigned(String),
+    #[error("its cosignature does not hold: {0}")]
+    Cosignature(String),
     #[error("the key cannot be read: {0}")]
     Key(String),
 }
@@ -113,6 +117,12 @@ pub struct LedgerVerifier {
     public: String,
     verifier_key: String,
     key: StandardVerifier,
+}
+
+impl AsRef<Self> for LedgerVerifier {
+    fn as_ref(&self) -> &Self {
+        self
+    }
 }
 
 impl LedgerVerifier {
