@@ -93,7 +93,7 @@ pub struct Current {
     pub signer: Signer,
     /// PEM, of the control plane's authority.
     pub certificate: String,
-    /// When the certificate does.
+    /// When the certificate expires.
     pub expires_at: UnixMillis,
 }
 
