@@ -81,28 +81,38 @@ fn a_renewed_certificate_is_shown_at_once_and_open_connections_stay() {
     assert_eq!(mode.permissions().mode() & 0o7777, 0o600);
 }
 
-/// As source and as target, with connections between the two that were made with the old ones.
+/// As source and as target, with a connection between the two that was made with the old ones.
 #[test]
 fn moves_go_on_permits_that_name_the_renewed_certificates() {
-    let scene = Scene::new();
-    let mut before = scene.a_move();
-    for name in ["source/prepare", "target/prepare", "source/copy-ahead"] {
-        scene.go(&mut before, name);
+    for renewed in [&[SOURCE][..], &[TARGET], &[SOURCE, TARGET]] {
+        let scene = Scene::new();
+        let mut before = scene.a_move();
+        for name in ["source/prepare", "target/prepare", "source/copy-ahead"] {
+            scene.go(&mut before, name);
+        }
+        let old = scene.permit(&before);
+        scene.go(&mut before, "target/discard");
+        scene.go(&mut before, "source/resume");
+        for edge in renewed {
+            scene.renew(&scene.edges[*edge]);
+        }
+        // A permit that names the certificates before them.
+        let mut late = scene.a_move();
+        let mut permit = scene.permit(&late);
+        (permit.claim.source, permit.claim.target) = (old.claim.source, old.claim.target);
+        let generation = permit.claim.generation;
+        late.statement = Some((scene.signer.sign(&permit).unwrap(), generation));
+        for (edge, name) in [(SOURCE, "source/prepare"), (TARGET, "target/prepare")] {
+            if renewed.contains(&edge) {
+                let problem = scene.give(&late, name).unwrap_err();
+                assert_eq!(problem.faults[0].found, "audience", "{name}");
+            }
+        }
+        let mut after = scene.a_move();
+        scene.go_to(&mut after, COURSE[6]);
+        assert!(scene.target().runs());
+        assert!(scene.source().is_empty());
     }
-    let old = scene.statement(&before, "source/prepare");
-    scene.go(&mut before, "target/discard");
-    scene.go(&mut before, "source/resume");
-    scene.renew(scene.source());
-    scene.renew(scene.target());
-    let mut late = scene.a_move();
-    late.statement = Some(old);
-    late.order.migration = before.order.migration;
-    let problem = scene.give(&late, "source/prepare").unwrap_err();
-    assert_eq!(problem.faults[0].found, "audience");
-    let mut after = scene.a_move();
-    scene.go_to(&mut after, COURSE[6]);
-    assert!(scene.target().runs());
-    assert!(scene.source().is_empty());
 }
 
 #[test]

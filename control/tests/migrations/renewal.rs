@@ -246,6 +246,12 @@ async fn what_was_seen_of_an_edge_that_was_disenrolled_meanwhile_is_not_kept() {
     assert!(!plane.store.finish_renewal(edge, &pending).await.unwrap());
     assert!(!plane.store.begin_renewal(endpoint, &pending).await.unwrap());
     assert_eq!(plane.certificate(edge).await, None);
+    // Nor of one that was enrolled anew.
+    let another = Fingerprint::of(b"another");
+    plane.enrol_with(edge, another, UnixMillis(i64::MAX)).await;
+    assert!(!plane.store.finish_renewal(edge, &pending).await.unwrap());
+    assert!(!plane.store.begin_renewal(endpoint, &pending).await.unwrap());
+    assert_eq!(plane.certificate(edge).await, Some(another));
 }
 
 #[tokio::test]
