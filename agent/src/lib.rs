@@ -19,6 +19,7 @@ pub mod orders;
 pub mod permits;
 pub mod problem;
 pub mod refusals;
+pub mod renewal;
 pub mod runtime;
 pub mod server;
 pub mod state;

@@ -96,8 +96,7 @@ impl Refusals {
         kept.listed.clone()
     }
 
-    /// Forgets those up to and with the number `through`. Where some were, those that were not
-    /// kept are counted anew.
+    /// Forgets those up to and with the number `through`; how many were not kept is not forgotten.
     ///
     /// # Errors
     /// Where that cannot be kept; nothing is forgotten then.
@@ -107,7 +106,6 @@ impl Refusals {
         let refusals = &mut changed.listed.refusals;
         refusals.retain(|refused| refused.number > through);
         if changed != *kept {
-            changed.listed.dropped = 0;
             self.write(&changed)?;
             *kept = changed;
         }

@@ -12,13 +12,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use carnet_api::agent::{
-    Container, Done, Facts, ForgetRefusals, Order, PlacedClaim, PrepareTarget, Reading, Refusals,
-    SigningKey,
+    CertificateRequest, Container, Done, Facts, ForgetRefusals, NewCertificate, Order, PlacedClaim,
+    PrepareTarget, Reading, Refusals, SigningKey,
 };
 use carnet_api::tls::{ClientAuthentication, Peer, TlsError, TlsListener, server_config};
 use carnet_api::v1::Problem;
 use carnet_core::ids::MigrationId;
-use carnet_core::permit::Party;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
@@ -32,6 +31,7 @@ use crate::problem::{
     statement_refused,
 };
 use crate::refusals::Refusals as Kept;
+use crate::renewal::{Renewal, RenewalError};
 use crate::runtime::{ContainerName, Runtime, SimulatedRuntime};
 use crate::state::{AgentState, StateError, make_private_directory};
 use crate::transfer;
@@ -80,6 +80,7 @@ struct Agent<R> {
     state: Arc<AgentState>,
     permits: Arc<Permits>,
     refusals: Kept,
+    renewal: Renewal,
     runtime: Arc<R>,
     meter: Arc<Meter>,
     orders: Arc<Orders>,
@@ -128,10 +129,6 @@ async fn run_with<R: Runtime>(
         &state.identity,
         ClientAuthentication::Required,
     )?;
-    let me = Party {
-        edge: state.edge.id,
-        certificate: state.identity.fingerprint()?,
-    };
     let permits = Arc::new(Permits::load(state.permits())?);
     let refusals = Kept::load(state.refusals())?;
     let peers = Peers::new(state.clone());
@@ -145,7 +142,6 @@ async fn run_with<R: Runtime>(
     let agent = Arc::new(Agent {
         handovers: Arc::new(Handovers::new(
             runtime.clone(),
-            me,
             permits.clone(),
             state.handovers(),
             peers,
@@ -154,6 +150,7 @@ async fn run_with<R: Runtime>(
         meter: meter.clone(),
         permits,
         refusals,
+        renewal: Renewal::new(state.clone()),
         state,
         runtime,
     });
@@ -219,6 +216,8 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
         .route("/v1/containers", get(containers))
         .route("/v1/containers/{name}/claim", get(claim))
         .route("/v1/signing-key", put(learn))
+        .route("/v1/certificate/request", post(certificate_request))
+        .route("/v1/certificate", put(take_certificate))
         .route("/v1/refusals", get(refusals))
         .route("/v1/refusals/forget", post(forget))
         .route(
@@ -343,6 +342,31 @@ async fn learn<R: Runtime>(
         Err(error @ (KeyError::Certificate(_) | KeyError::Key)) => {
             let problem = statement_refused("key", error);
             agent.note(&problem, "signing-key", None, &peer);
+            Err(problem.into())
+        }
+    }
+}
+
+async fn certificate_request<R: Runtime>(State(agent): Shared<R>) -> Answer<CertificateRequest> {
+    match agent.renewal.request() {
+        Ok(request) => Ok(Json(CertificateRequest { request })),
+        Err(error) => Err(internal(&error).into()),
+    }
+}
+
+async fn take_certificate<R: Runtime>(
+    State(agent): Shared<R>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(told): Json<NewCertificate>,
+) -> Answer<Done> {
+    match agent.renewal.take(&told.certificate) {
+        Ok(()) => Ok(Json(Done {})),
+        Err(error @ (RenewalError::Key(_) | RenewalError::State(_))) => {
+            Err(internal(&error).into())
+        }
+        Err(error @ (RenewalError::Certificate(_) | RenewalError::NotRequested)) => {
+            let problem = statement_refused("certificate", error);
+            agent.note(&problem, "certificate", None, &peer);
             Err(problem.into())
         }
     }

@@ -3,14 +3,14 @@
 //! ```text
 //! STATE/edge.json        id, name, address
 //! STATE/authority.pem    the control plane's CA
-//! STATE/agent.pem        its certificate
-//! STATE/agent.key        its private key, made here, readable by root alone
+//! STATE/agent.pem        its private key, made here, and its certificate; root alone can read it
+//! STATE/renewal.json     the key that is to come in place of it
 //! STATE/permits.json     the control plane's signing keys, and generations seen
 //! STATE/refusals.json    what was refused, until the control plane has it
 //! STATE/handovers/*.json hand-overs that have not ended
 //! ```
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -76,15 +76,12 @@ impl AgentState {
             path: directory.to_owned(),
             source,
         };
+        let identity = read(&directory.join("agent.pem"))?;
         Ok(Self {
             edge,
             authority: Authority::from_pem(&read(&directory.join("authority.pem"))?)
                 .map_err(tls)?,
-            identity: Identity::from_pem(
-                &read(&directory.join("agent.pem"))?,
-                &read(&directory.join("agent.key"))?,
-            )
-            .map_err(tls)?,
+            identity: Identity::from_pem(&identity, &identity).map_err(tls)?,
             directory: directory.to_owned(),
         })
     }
@@ -102,8 +99,7 @@ impl AgentState {
         key: &str,
     ) -> Result<(), StateError> {
         make_private_directory(directory)?;
-        write_private(&directory.join("agent.key"), key)?;
-        write_private(&directory.join("agent.pem"), certificate)?;
+        write_identity(directory, certificate, key)?;
         write_private(&directory.join("authority.pem"), authority)?;
         let path = directory.join("edge.json");
         let record =
@@ -112,6 +108,27 @@ impl AgentState {
                 source,
             })?;
         write_private(&path, &record)
+    }
+
+    /// Keeps another certificate and its key, both PEM, in place of those that are kept.
+    ///
+    /// # Errors
+    /// Where they cannot be written; those before them, or these, are kept then.
+    pub fn keep_identity(&self, certificate: &str, key: &str) -> Result<(), StateError> {
+        write_identity(&self.directory, certificate, key)
+    }
+
+    /// Whether `key` (PEM) is the one that is kept with the certificate.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub fn uses(&self, key: &str) -> Result<bool, StateError> {
+        Ok(read(&self.directory.join("agent.pem"))?.contains(key))
+    }
+
+    /// Where the key that is to come is kept.
+    pub fn renewal(&self) -> PathBuf {
+        self.directory.join("renewal.json")
     }
 
     /// Where [`Permits`](crate::permits::Permits) are kept.
@@ -150,6 +167,12 @@ pub fn make_private_directory(path: &Path) -> Result<(), StateError> {
         })
 }
 
+/// In one file, so that no crash mixes an old one with a new one. The key comes first: whatever
+/// stands in what was given as certificate, the first key in the file is this agent's.
+fn write_identity(directory: &Path, certificate: &str, key: &str) -> Result<(), StateError> {
+    write_private(&directory.join("agent.pem"), &format!("{key}{certificate}"))
+}
+
 fn read(path: &Path) -> Result<String, StateError> {
     fs::read_to_string(path).map_err(|source| StateError::Io {
         path: path.to_owned(),
@@ -157,7 +180,8 @@ fn read(path: &Path) -> Result<String, StateError> {
     })
 }
 
-/// Replaces a file that root alone can read: whole or not at all, whatever crashes.
+/// Replaces a file that root alone can read: whole or not at all, whatever crashes. When it
+/// returns, the new one stays, also where the power fails.
 ///
 /// # Errors
 /// Where it cannot be written.
@@ -173,7 +197,13 @@ pub fn write_private(path: &Path, text: &str) -> Result<(), StateError> {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         })
-        .and_then(|()| fs::rename(&temporary, path));
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => {
+                File::open(directory)?.sync_all()
+            }
+            _ => File::open(".")?.sync_all(),
+        });
     written.map_err(|source| StateError::Io {
         path: path.to_owned(),
         source,

@@ -65,7 +65,6 @@ fn what_cannot_be_used_is_named() {
     for (file, text) in [
         ("edge.json", "{"),
         ("agent.pem", "no certificate"),
-        ("agent.key", "no key"),
         ("authority.pem", ""),
     ] {
         let directory = TempDir::new().unwrap();

@@ -7,6 +7,8 @@
 //! GET  /v1/containers                       what runs
 //! GET  /v1/containers/{name}/claim          the claim code placed inside a container
 //! PUT  /v1/signing-key                      the key that the control plane signs statements with
+//! POST /v1/certificate/request              a request for the certificate that it is to have next
+//! PUT  /v1/certificate                      the certificate that was requested
 //! GET  /v1/refusals                         what was refused, and is not forgotten yet
 //! POST /v1/refusals/forget                  the control plane has them up to a number
 //! POST /v1/handovers/{id}/source/prepare    check; describe the container
@@ -61,6 +63,19 @@
 //! down, as are the requests of those who are not the control plane, until the control plane has
 //! fetched it.
 //!
+//! # Certificates
+//!
+//! An agent's certificate is renewed while it runs:
+//!
+//! - `certificate/request` makes a new key, which is kept on disk beside the one in use, and never
+//!   leaves the edge. Asked again, also after a restart, the answer is the same, byte for byte,
+//!   until a certificate for it has come.
+//! - `certificate` is taken if it is the authority's, has this edge's name, and is for the
+//!   requested key; it is refused otherwise. Certificate and key are put in place of those before
+//!   them as one: whatever crashes, it is the old pair or the new. From the next handshake on the
+//!   agent shows the new one, as server and as client; connections that are open stay. Told again,
+//!   nothing changes.
+//!
 //! An error is a [`Problem`](crate::v1::Problem). With a status of 4xx it says that the order was
 //! refused or failed; anything else, as no answer at all, leaves open what was done.
 //!
@@ -70,8 +85,9 @@
 //!   hand-over there, also where they are the first that the agent hears of it. The agent
 //!   remembers that it ended, and how. The same order again is answered as done and touches
 //!   nothing; every other order of that hand-over is refused.
-//! - `restore` that is answered with 4xx has left nothing running. Once the container has run at
-//!   the target, `restore` is answered as done, whatever has become of it since.
+//! - `restore` that is answered with 4xx has left nothing running that did not run before. Once the
+//!   container has run at the target, `restore` on a good statement is answered as done, whatever
+//!   has become of it since; on a bad one it is refused, as every order.
 //! - `discard` is refused once the container has run at the target: it never removes a copy that
 //!   may have answered clients.
 //! - `hand-over` that failed may leave the container frozen: `resume` follows.
@@ -150,12 +166,27 @@ pub struct SigningKey {
     pub certificate: String,
 }
 
+/// The answer to `POST /v1/certificate/request`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// PKCS #10, PEM.
+    pub request: String,
+}
+
+/// The body of `PUT /v1/certificate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewCertificate {
+    /// PEM.
+    pub certificate: String,
+}
+
 /// What an agent refused since the control plane last had it forget.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusals {
     /// In the order of their numbers; at most [`MAX_REFUSALS`].
     pub refusals: Vec<Refused>,
-    /// How many came when there was no more room, and were not kept.
+    /// How many have come since the agent enrolled when there was no more room, and were not kept.
+    /// Never less than before: it is not forgotten.
     pub dropped: u64,
 }
 

@@ -1,20 +1,21 @@
 //! The control plane's certificate authority: whoever has a certificate of it is one of ours.
 //!
 //! ```text
-//! DATA/authority.key   the authority's key; its owner alone can read it
+//! DATA/authority.key   the authority's key, unless it is given from outside: see `key_place`
 //! DATA/authority.pem   its certificate; clients pin it
 //! ```
 //!
-//! The control plane's own certificate is made anew at each start, with a key that is on no disk.
+//! The control plane's own certificate is made anew at each start, and before it expires, with a
+//! key that is on no disk.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use carnet_api::tls::{Authority, CONTROL_NAME, Identity, SIGNING_NAME, TlsError, edge_name};
 use carnet_core::ids::EdgeId;
+use carnet_core::instant::UnixMillis;
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::EncodePublicKey;
 use rcgen::{
@@ -25,6 +26,8 @@ use rcgen::{
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 
+use crate::key_place::{FileError, Place, Purpose, find, write};
+
 /// How long the authority is good for.
 const AUTHORITY_LIFE: Duration = Duration::days(10 * 365);
 /// How long a certificate is good for.
@@ -32,14 +35,33 @@ const CERTIFICATE_LIFE: Duration = Duration::days(365);
 /// Clocks of edges may be behind by so much.
 const BACKDATED: Duration = Duration::hours(1);
 
+/// When a certificate expires that is made at `now`.
+pub fn expires_at(now: UnixMillis) -> UnixMillis {
+    UnixMillis(now.0.saturating_add(millis(CERTIFICATE_LIFE)))
+}
+
+/// Whether a certificate is to be renewed: a third of its life is left, or less.
+pub fn is_due(expires_at: UnixMillis, now: UnixMillis) -> bool {
+    expires_at.0.saturating_sub(now.0) <= millis(CERTIFICATE_LIFE) / 3
+}
+
+fn millis(duration: Duration) -> i64 {
+    duration.whole_seconds().saturating_mul(1_000)
+}
+
 /// Why there is no certificate.
 #[derive(Debug, Error)]
 pub enum AuthorityError {
-    #[error("{path}: {source}", path = path.display())]
-    File {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(
+        "{place} holds no key that an authority can have (ECDSA P-256, PKCS #8, PEM): {problem}"
+    )]
+    Malformed { place: String, problem: String },
+    #[error(
+        "{certificate} is not the certificate of the key in {place}; give the key that belongs to it, or another data directory"
+    )]
+    Another { certificate: String, place: String },
     #[error("the key cannot be certified: {0}")]
     Key(String),
     #[error("a certificate cannot be made: {0}")]
@@ -56,26 +78,54 @@ pub struct CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// The authority whose key is in `directory`, made there if there is none.
+    /// The authority whose certificate is in `directory`, and whose key is there or given from
+    /// outside. Where there is no key, both are made; where a key is given and there is no
+    /// certificate, that is.
     ///
     /// The certificate is written first and the key last: a crash in between leaves no key, and
     /// both are made anew.
     ///
     /// # Errors
-    /// Where the files cannot be read or written.
+    /// Where the files cannot be read or written, or the certificate is of another key.
     pub fn open(directory: &Path) -> Result<Self, AuthorityError> {
-        let (key_path, certificate_path) = (
-            directory.join("authority.key"),
-            directory.join("authority.pem"),
-        );
-        if !key_path.exists() {
-            let key = KeyPair::generate()?;
-            let certificate = authority_params().self_signed(&key)?;
-            write(&certificate_path, &certificate.pem(), 0o644)?;
-            write(&key_path, &key.serialize_pem(), 0o600)?;
+        let (place, pem) = find(Purpose::Authority, directory)?;
+        let path = directory.join("authority.pem");
+        let key = match &pem {
+            Some(pem) => {
+                KeyPair::from_pem(pem.trim()).map_err(|error| AuthorityError::Malformed {
+                    place: place.to_string(),
+                    problem: error.to_string(),
+                })?
+            }
+            None => KeyPair::generate()?,
+        };
+        let is_given = matches!(place, Place::Given(_));
+        let certificate = match (&pem, fs::read_to_string(&path)) {
+            (Some(_), Ok(certificate)) => certificate,
+            // A key of its own without its certificate is half of what was there: to make another
+            // certificate would make another authority of it, without anybody having asked.
+            (Some(_), Err(source)) if !is_given || source.kind() != io::ErrorKind::NotFound => {
+                return Err(FileError { path, source }.into());
+            }
+            _ => {
+                let certificate = authority_params().self_signed(&key)?.pem();
+                write(&path, &certificate, 0o644)?;
+                certificate
+            }
+        };
+        if let (Place::File(path), None) = (&place, &pem) {
+            write(path, &key.serialize_pem(), 0o600)?;
         }
-        let certificate = read(&certificate_path)?;
-        let key = KeyPair::from_pem(&read(&key_path)?)?;
+        // TLS compares the two.
+        if let Err(error) = Identity::from_pem(&certificate, &key.serialize_pem()) {
+            return Err(match error {
+                TlsError::Rustls(_) => AuthorityError::Another {
+                    certificate: path.display().to_string(),
+                    place: place.to_string(),
+                },
+                unreadable => unreadable.into(),
+            });
+        }
         Ok(Self {
             issuer: Issuer::from_ca_cert_pem(&certificate, key)?,
             certificate,
@@ -95,12 +145,12 @@ impl CertificateAuthority {
         Ok(Authority::from_pem(&self.certificate)?)
     }
 
-    /// A certificate for the control plane, which is reached by `names` too. The chain includes
+    /// A certificate, made at `now`, for the control plane, which is reached by `names` too. The chain includes
     /// the authority's certificate, for agents that know no more than its fingerprint.
     ///
     /// # Errors
     /// Where a name cannot be in a certificate.
-    pub fn control(&self, names: &[String]) -> Result<Identity, AuthorityError> {
+    pub fn control(&self, names: &[String], now: UnixMillis) -> Result<Identity, AuthorityError> {
         let mut all = vec![
             CONTROL_NAME.to_owned(),
             "localhost".to_owned(),
@@ -109,7 +159,7 @@ impl CertificateAuthority {
         ];
         all.extend(names.iter().cloned());
         let key = KeyPair::generate()?;
-        let mut params = certificate_params("Carnet control plane");
+        let mut params = certificate_params("Carnet control plane", now);
         for name in &all {
             params.subject_alt_names.push(match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
@@ -121,14 +171,19 @@ impl CertificateAuthority {
         Ok(Identity::from_pem(&chain, &key.serialize_pem())?)
     }
 
-    /// A certificate for the agent of `edge`, PEM, over the key in its request. Nothing else of
+    /// A certificate, made at `now`, for the agent of `edge`, PEM, over the key in its request. Nothing else of
     /// the request counts: its holder does not choose who it is.
     ///
     /// # Errors
     /// Where the request is not one.
-    pub fn edge(&self, edge: EdgeId, request: &str) -> Result<String, AuthorityError> {
+    pub fn edge(
+        &self,
+        edge: EdgeId,
+        request: &str,
+        now: UnixMillis,
+    ) -> Result<String, AuthorityError> {
         let mut request = CertificateSigningRequestParams::from_pem(request)?;
-        request.params = certificate_params("Carnet agent");
+        request.params = certificate_params("Carnet agent", now);
         request
             .params
             .subject_alt_names
@@ -138,16 +193,20 @@ impl CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// A certificate, PEM, for the key with which the control plane signs statements.
+    /// A certificate, made at `now`, PEM, for the key with which the control plane signs statements.
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub fn signing_key(&self, key: &VerifyingKey) -> Result<String, AuthorityError> {
+    pub fn signing_key(
+        &self,
+        key: &VerifyingKey,
+        now: UnixMillis,
+    ) -> Result<String, AuthorityError> {
         let der = key
             .to_public_key_der()
             .map_err(|error| AuthorityError::Key(error.to_string()))?;
         let key = SubjectPublicKeyInfo::from_der(der.as_bytes())?;
-        let mut params = certificate_params("Carnet signing key");
+        let mut params = certificate_params("Carnet signing key", now);
         params
             .subject_alt_names
             .push(SanType::DnsName(SIGNING_NAME.try_into()?));
@@ -155,17 +214,67 @@ impl CertificateAuthority {
     }
 }
 
+/// The control plane's own certificate, which is replaced before it expires.
+#[derive(Debug)]
+pub struct ControlCertificate {
+    names: Vec<String>,
+    identity: Identity,
+    expires_at: UnixMillis,
+}
+
+impl ControlCertificate {
+    /// Made at `now`, for a control plane that is reached by `names` too.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::control`].
+    pub fn new(
+        authority: &CertificateAuthority,
+        names: Vec<String>,
+        now: UnixMillis,
+    ) -> Result<Self, AuthorityError> {
+        Ok(Self {
+            identity: authority.control(&names, now)?,
+            names,
+            expires_at: expires_at(now),
+        })
+    }
+
+    /// What shows it; the same for good, whatever it shows.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Replaces it where it is time to, as of `now`; says whether it did.
+    ///
+    /// # Errors
+    /// Where another cannot be made; then the old one stays.
+    pub fn renew(
+        &mut self,
+        authority: &CertificateAuthority,
+        now: UnixMillis,
+    ) -> Result<bool, AuthorityError> {
+        if !is_due(self.expires_at, now) {
+            return Ok(false);
+        }
+        self.identity.replace(&authority.control(&self.names, now)?);
+        self.expires_at = expires_at(now);
+        Ok(true)
+    }
+}
+
 fn authority_params() -> CertificateParams {
-    let mut params = named("Carnet authority");
+    let now = OffsetDateTime::now_utc();
+    let mut params = named("Carnet authority", now);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params.not_after = OffsetDateTime::now_utc() + AUTHORITY_LIFE;
+    params.not_after = now + AUTHORITY_LIFE;
     params
 }
 
-fn certificate_params(name: &str) -> CertificateParams {
-    let mut params = named(name);
-    params.not_after = OffsetDateTime::now_utc() + CERTIFICATE_LIFE;
+fn certificate_params(name: &str, now: UnixMillis) -> CertificateParams {
+    let now = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::milliseconds(now.0));
+    let mut params = named(name, now);
+    params.not_after = now.saturating_add(CERTIFICATE_LIFE);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     // Both ends of Carnet's connections are server at times and client at others.
     params.extended_key_usages = vec![
@@ -175,34 +284,10 @@ fn certificate_params(name: &str) -> CertificateParams {
     params
 }
 
-fn named(name: &str) -> CertificateParams {
+fn named(name: &str, now: OffsetDateTime) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = OffsetDateTime::now_utc() - BACKDATED;
+    params.not_before = now.saturating_sub(BACKDATED);
     params
-}
-
-fn read(path: &Path) -> Result<String, AuthorityError> {
-    fs::read_to_string(path).map_err(|source| AuthorityError::File {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), AuthorityError> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        })
-        .map_err(|source| AuthorityError::File {
-            path: path.to_owned(),
-            source,
-        })
 }

@@ -1,20 +1,11 @@
 //! The control plane's signing keys: one for statements to edges, which can be replaced while it
-//! runs, and one for the ledger, which is the ledger's for good.
-//!
-//! ```text
-//! DATA/permit.key   Ed25519, PKCS #8, PEM; its owner alone can read it
-//! DATA/ledger.key   the same
-//! ```
-//!
-//! Instead, a key can be given in the environment (`CARNET_PERMIT_KEY`, `CARNET_LEDGER_KEY`, the
-//! PEM itself) or as a systemd credential (`permit.key`, `ledger.key`).
+//! runs, and one for the ledger, which is the ledger's for good. Both are Ed25519; where they come
+//! from: `key_place`.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use carnet_core::instant::UnixMillis;
 use carnet_core::permit::Signer;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
@@ -23,39 +14,17 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use thiserror::Error;
 
-use crate::authority::{AuthorityError, CertificateAuthority};
+use crate::authority::{AuthorityError, CertificateAuthority, expires_at, is_due};
+use crate::clock;
+use crate::key_place::{self, FileError, Place, find};
 
-/// What a key is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// Permits, commits, aborts.
-    Permit,
-    /// Checkpoints.
-    Ledger,
-}
-
-impl Purpose {
-    /// Its name, in files, in the environment and in the ledger.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Permit => "permit",
-            Self::Ledger => "ledger",
-        }
-    }
-
-    fn variable(self) -> &'static str {
-        match self {
-            Self::Permit => "CARNET_PERMIT_KEY",
-            Self::Ledger => "CARNET_LEDGER_KEY",
-        }
-    }
-}
+pub use crate::key_place::Purpose;
 
 /// A key that cannot be had.
 #[derive(Debug, Error)]
 pub enum KeyError {
-    #[error("{path}: {source}", path = path.display())]
-    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{place} holds no Ed25519 key (PKCS #8, PEM): {problem}")]
     Malformed { place: String, problem: String },
     #[error(transparent)]
@@ -64,39 +33,6 @@ pub enum KeyError {
         "the key for permits comes from {0}, not from a file of the control plane's; replace it there, and restart"
     )]
     NotOurs(String),
-}
-
-/// Where a key comes from.
-enum Place {
-    /// Given from outside; in words.
-    Given(String),
-    File(PathBuf),
-}
-
-fn file(path: &Path) -> impl FnOnce(io::Error) -> KeyError + use<> {
-    let path = path.to_owned();
-    move |source| KeyError::File { path, source }
-}
-
-fn find(purpose: Purpose, data: &Path) -> Result<(Place, Option<String>), KeyError> {
-    let variable = purpose.variable();
-    if let Ok(pem) = std::env::var(variable) {
-        return Ok((Place::Given(variable.to_owned()), Some(pem)));
-    }
-    let name = format!("{}.key", purpose.name());
-    if let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") {
-        let path = Path::new(&directory).join(&name);
-        if path.exists() {
-            let pem = fs::read_to_string(&path).map_err(file(&path))?;
-            return Ok((Place::Given(path.display().to_string()), Some(pem)));
-        }
-    }
-    let path = data.join(&name);
-    match fs::read_to_string(&path) {
-        Ok(pem) => Ok((Place::File(path), Some(pem))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Place::File(path), None)),
-        Err(error) => Err(file(&path)(error)),
-    }
 }
 
 /// The secret of a key, made and written down where there is none.
@@ -109,30 +45,20 @@ pub fn secret(purpose: Purpose, data: &Path) -> Result<[u8; 32], KeyError> {
 
 fn open(purpose: Purpose, data: &Path) -> Result<(SigningKey, Place), KeyError> {
     let (place, pem) = find(purpose, data)?;
-    match (&place, pem) {
+    let key = match (&place, pem) {
         (Place::File(path), None) => {
             let key = make();
             write(path, &key)?;
-            Ok((key, place))
+            key
         }
-        (Place::Given(shown), Some(pem)) => {
-            let shown = shown.clone();
-            Ok((parse(&pem, &shown)?, place))
-        }
-        (Place::File(path), Some(pem)) => {
-            let shown = path.display().to_string();
-            Ok((parse(&pem, &shown)?, place))
-        }
-        (Place::Given(shown), None) => Err(KeyError::Malformed {
-            place: shown.clone(),
-            problem: "it is empty".to_owned(),
-        }),
-    }
+        (place, pem) => parse(&pem.unwrap_or_default(), place)?,
+    };
+    Ok((key, place))
 }
 
-fn parse(pem: &str, place: &str) -> Result<SigningKey, KeyError> {
+fn parse(pem: &str, place: &Place) -> Result<SigningKey, KeyError> {
     SigningKey::from_pkcs8_pem(pem.trim()).map_err(|error| KeyError::Malformed {
-        place: place.to_owned(),
+        place: place.to_string(),
         problem: error.to_string(),
     })
 }
@@ -145,7 +71,6 @@ fn make() -> SigningKey {
     SigningKey::from_bytes(&secret)
 }
 
-/// Whole or not at all: a crash leaves the key that was there.
 fn write(path: &Path, key: &SigningKey) -> Result<(), KeyError> {
     let pem = key
         .to_pkcs8_pem(LineEnding::LF)
@@ -153,19 +78,7 @@ fn write(path: &Path, key: &SigningKey) -> Result<(), KeyError> {
             place: "the new key".to_owned(),
             problem: error.to_string(),
         })?;
-    let temporary = path.with_extension("key.new");
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(pem.as_bytes())?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(file(path))
+    Ok(key_place::write(path, &pem, 0o600)?)
 }
 
 /// The key for statements, and its certificate, which agents are told.
@@ -180,14 +93,22 @@ pub struct Current {
     pub signer: Signer,
     /// PEM, of the control plane's authority.
     pub certificate: String,
+    /// When the certificate expires.
+    pub expires_at: UnixMillis,
 }
 
 impl PermitKey {
+    /// The key in `data`, or given from outside, with a certificate that is made at `now`.
+    ///
     /// # Errors
     /// Where the key cannot be read or written.
-    pub fn open(data: &Path, authority: Arc<CertificateAuthority>) -> Result<Self, KeyError> {
+    pub fn open(
+        data: &Path,
+        authority: Arc<CertificateAuthority>,
+        now: UnixMillis,
+    ) -> Result<Self, KeyError> {
         let (key, place) = open(Purpose::Permit, data)?;
-        let current = certified(&key, &authority)?;
+        let current = certified(Signer::new(&key.to_bytes()), &authority, now)?;
         Ok(Self {
             place,
             authority,
@@ -213,16 +134,37 @@ impl PermitKey {
             Place::File(path) => path,
         };
         let key = make();
-        let current = Arc::new(certified(&key, &self.authority)?);
+        let signer = Signer::new(&key.to_bytes());
+        let current = Arc::new(certified(signer, &self.authority, clock::now())?);
         write(path, &key)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current.clone();
         Ok(current)
     }
+
+    /// Makes the key's certificate anew where it is time to, as of `now`; says whether it did. It
+    /// is on no disk: every start makes one.
+    ///
+    /// # Errors
+    /// Where it cannot be made; then the old one stays.
+    pub fn renew(&self, now: UnixMillis) -> Result<bool, KeyError> {
+        // Held until it is made: a key that is rotated meanwhile waits, and is not put back.
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if !is_due(current.expires_at, now) {
+            return Ok(false);
+        }
+        *current = Arc::new(certified(current.signer.clone(), &self.authority, now)?);
+        Ok(true)
+    }
 }
 
-fn certified(key: &SigningKey, authority: &CertificateAuthority) -> Result<Current, KeyError> {
+fn certified(
+    signer: Signer,
+    authority: &CertificateAuthority,
+    now: UnixMillis,
+) -> Result<Current, KeyError> {
     Ok(Current {
-        certificate: authority.signing_key(&key.verifying_key())?,
-        signer: Signer::new(&key.to_bytes()),
+        certificate: authority.signing_key(&signer.public(), now)?,
+        expires_at: expires_at(now),
+        signer,
     })
 }

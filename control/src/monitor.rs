@@ -14,7 +14,7 @@ use std::time::Duration;
 use carnet_api::agent::Refusals;
 use carnet_api::v1::{ContainerState, HealthState};
 use carnet_core::ids::EdgeId;
-use carnet_core::permit::{Fingerprint, key_id};
+use carnet_core::permit::Fingerprint;
 use futures_util::{StreamExt, stream};
 
 use crate::agents::{Agents, Endpoint, read};
@@ -53,11 +53,11 @@ pub async fn watch(
     }
 }
 
-/// Which signing key each agent was told last, by this process.
+/// Which certificate of the signing key each agent was told last, by this process.
 #[derive(Debug, Default)]
 pub struct Told(HashMap<EdgeId, Fingerprint>);
 
-/// Tells every agent the signing key that is in use, where it is not in `told`.
+/// Tells every agent the signing key that is in use, where its certificate is not in `told`.
 ///
 /// # Errors
 /// Where the store cannot be read.
@@ -68,7 +68,7 @@ pub async fn tell(
     told: &mut Told,
 ) -> Result<(), StoreError> {
     let current = key.current();
-    let id = key_id(&current.signer.public());
+    let id = Fingerprint::of(current.certificate.as_bytes());
     let untold: Vec<_> = store
         .enrolled_edges()
         .await?
@@ -128,17 +128,13 @@ async fn enter(
     edge: &Endpoint,
     refusals: Refusals,
 ) -> Result<(), StoreError> {
-    if refusals.dropped > 0 {
-        tracing::warn!(
-            edge = edge.name,
-            dropped = refusals.dropped,
-            "an edge refused more than it keeps"
-        );
+    if refusals == Refusals::default() {
+        return Ok(());
     }
+    store.enter_refusals(edge.edge, &refusals).await?;
     let Some(through) = refusals.refusals.iter().map(|refused| refused.number).max() else {
         return Ok(());
     };
-    store.enter_refusals(edge.edge, &refusals.refusals).await?;
     if let Err(error) = agents.forget_refusals(edge, through).await {
         tracing::debug!(%error, "an edge was not told that its refusals are in the ledger");
     }

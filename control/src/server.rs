@@ -4,7 +4,7 @@
 //! DATA/lock                  held while it runs
 //! DATA/carnet.db             the store
 //! DATA/authority.*           see `authority`
-//! DATA/permit.key, ledger.key  see `keys`
+//! DATA/permit.key, ledger.key  see `key_place`
 //! DATA/administrator.token   the first administrator's API token
 //! ```
 
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use carnet_api::tls::{ClientAuthentication, TlsError, TlsListener, client_config, server_config};
+use carnet_api::tls::{ClientAuthentication, TlsError, TlsListener, server_config};
 use carnet_api::v1::Role;
 use carnet_core::ids::{AccountId, TokenId};
 use carnet_core::ledger::{LedgerSigner, LedgerVerifier, NoteFault};
@@ -27,14 +27,14 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::agents::{Agents, HttpAgents};
-use crate::authority::{AuthorityError, CertificateAuthority};
+use crate::authority::{AuthorityError, CertificateAuthority, ControlCertificate};
 use crate::http::{App, router};
 use crate::keys::{self, KeyError, PermitKey, Purpose};
 use crate::migrate::{Migrations, Pace};
 use crate::secret::Secret;
 use crate::store::{NewAccount, NewToken, Store, StoreError};
 use crate::witnesses::{WitnessAddress, Witnesses};
-use crate::{clock, monitor};
+use crate::{clock, monitor, renewal};
 
 /// A reading that is older counts as none. It is taken when it is asked for, so that this is what
 /// the request and the answer may take.
@@ -92,8 +92,6 @@ pub enum ServerError {
     Ledger(#[from] NoteFault),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("cannot set up a client for the agents: {0}")]
-    Agents(#[from] reqwest::Error),
     #[error("cannot set up a client for a witness: {0}")]
     Witness(reqwest::Error),
     #[error("cannot listen on {address}: {source}")]
@@ -118,12 +116,17 @@ pub async fn run(
     let _lock = lock(&config.data)?;
     let authority = Arc::new(CertificateAuthority::open(&config.data)?);
     let trusted = authority.authority()?;
-    let identity = authority.control(&config.names)?;
+    let own = ControlCertificate::new(&authority, config.names, clock::now())?;
+    let identity = own.identity().clone();
     let origin = format!("carnet/{}", short(&trusted.fingerprint()));
     let ledger = LedgerSigner::new(&origin, &keys::secret(Purpose::Ledger, &config.data)?)?;
     let verifier_key = ledger.verifier_key();
     let store = open_store(&config.data, ledger).await?;
-    let permit_key = Arc::new(PermitKey::open(&config.data, authority.clone())?);
+    let permit_key = Arc::new(PermitKey::open(
+        &config.data,
+        authority.clone(),
+        clock::now(),
+    )?);
     store
         .enter_key(
             Purpose::Permit.name(),
@@ -132,8 +135,7 @@ pub async fn run(
         .await?;
     let administrator_token = first_start(&config.data, &store).await?;
 
-    let agents: Arc<dyn Agents> =
-        Arc::new(HttpAgents::new(client_config(&trusted, Some(&identity))?)?);
+    let agents: Arc<dyn Agents> = Arc::new(HttpAgents::new(trusted.clone(), identity.clone()));
     let migrations = Arc::new(Migrations::new(
         store.clone(),
         agents.clone(),
@@ -143,6 +145,14 @@ pub async fn run(
     ));
     let watched_key = permit_key.clone();
     let witnesses = Arc::new(Witnesses::open(&store, config.witnesses).await?);
+    let renewing = renewal::watch(
+        store.clone(),
+        agents.clone(),
+        authority.clone(),
+        permit_key.clone(),
+        own,
+        config.monitor_interval,
+    );
     let (stop, stopping) = watch::channel(());
     let look_now = migrations.look_now();
     let router = router(App {
@@ -188,6 +198,7 @@ pub async fn run(
             Pace::default(),
         )
         .map_err(ServerError::Witness)?;
+    let renewing = tokio::spawn(renewing);
     ready(&Started {
         addresses,
         administrator_token,
@@ -198,6 +209,7 @@ pub async fn run(
     let _ = stop.send(());
     watching.abort();
     drop(showing);
+    renewing.abort();
     let ended = tokio::time::timeout(GRACE, async {
         while serving.join_next().await.is_some() {}
     });

@@ -101,8 +101,6 @@ pub struct Sent {
 /// The hand-overs that an edge takes part in.
 pub struct Handovers<R> {
     runtime: Arc<R>,
-    /// This edge, as statements name it.
-    me: Party,
     permits: Arc<Permits>,
     records: PathBuf,
     peers: Peers,
@@ -123,7 +121,7 @@ struct Receiving {
 /// open, so that none has to be made while a container is frozen.
 pub struct Peers {
     state: Arc<AgentState>,
-    clients: Mutex<HashMap<(Fingerprint, String), reqwest::Client>>,
+    clients: Mutex<HashMap<(Party, Fingerprint, String), reqwest::Client>>,
 }
 
 impl Peers {
@@ -135,6 +133,14 @@ impl Peers {
         }
     }
 
+    /// This edge, as statements name it now.
+    fn me(&self) -> Party {
+        Party {
+            edge: self.state.edge.id,
+            certificate: self.state.identity.fingerprint(),
+        }
+    }
+
     /// A client for the agent of `peer`, and the beginning of its URLs.
     fn client(&self, peer: Party, address: &str) -> Result<(reqwest::Client, String), Problem> {
         let address: std::net::SocketAddr = address
@@ -143,14 +149,17 @@ impl Peers {
         let name = edge_name(peer.edge);
         let base = format!("https://{name}:{}", address.port());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (peer.certificate, address.to_string());
+        let me = self.me();
+        // Its connections were made with a certificate that permits do not name any more.
+        clients.retain(|(mine, ..), _| *mine == me);
+        let key = (me, peer.certificate, address.to_string());
         if let Some(client) = clients.get(&key) {
             return Ok((client.clone(), base));
         }
         let tls = client_config_for_peer(
             &self.state.authority,
             &self.state.identity,
-            peer.certificate,
+            vec![peer.certificate],
         )
         .map_err(|error| internal(&error))?;
         let client = reqwest::Client::builder()
@@ -174,17 +183,10 @@ pub enum Stream {
 }
 
 impl<R: Runtime> Handovers<R> {
-    /// Of the edge `me`, with records in the directory `records`.
-    pub fn new(
-        runtime: Arc<R>,
-        me: Party,
-        permits: Arc<Permits>,
-        records: PathBuf,
-        peers: Peers,
-    ) -> Self {
+    /// Of the edge that `peers` is of, with records in the directory `records`.
+    pub fn new(runtime: Arc<R>, permits: Arc<Permits>, records: PathBuf, peers: Peers) -> Self {
         Self {
             runtime,
-            me,
             permits,
             records,
             peers,

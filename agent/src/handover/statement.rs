@@ -134,7 +134,7 @@ impl<R: Runtime> Handovers<R> {
             .open(&order.statement, now())
             .map_err(refused)?;
         let claim = opened.claim();
-        claim.is_for(&self.me, part).map_err(refused)?;
+        claim.is_for(&self.peers.me(), part).map_err(refused)?;
         claim
             .is_about(order.migration, &order.container)
             .map_err(refused)?;
@@ -152,7 +152,7 @@ impl<R: Runtime> Handovers<R> {
             Part::Source => order.source,
             Part::Target => order.target,
         };
-        let Party { edge, .. } = self.me;
+        let Party { edge, .. } = self.peers.me();
         if meant != edge {
             return Err(cannot(format!(
                 "this order is for edge {meant}, and this is edge {edge}"
@@ -162,9 +162,14 @@ impl<R: Runtime> Handovers<R> {
     }
 }
 
-/// Whether a commit or abort is of the permit that was accepted.
+/// Whether a commit or abort is of the permit that was accepted. It names the certificates that
+/// the edges have when it is made: one that was enrolled anew since the permit has another, and is
+/// still the edge that was permitted.
 fn is_of(claim: &Claim, permitted: &Claim, raised: &[u64]) -> Result<(), StatementFault> {
-    let of = |claim: &Claim| (claim.jti.clone(), claim.sub, claim.source, claim.target);
+    let of = |claim: &Claim| {
+        let edges = (claim.source.edge, claim.target.edge);
+        (claim.jti.clone(), claim.sub, edges)
+    };
     if of(claim) != of(permitted) {
         return Err(StatementFault::Malformed(
             "it is of another permit than was accepted here",

@@ -12,9 +12,11 @@
 
 mod course;
 mod ends;
+mod enrolment;
 mod entitlement;
 mod failure;
 mod questions;
+mod renewal;
 mod restart;
 mod scene;
 mod statements;

@@ -17,8 +17,8 @@ use carnet_api::v1::{ContainerState, Problem};
 use carnet_core::ids::{ContainerId, EdgeId, MigrationId};
 use carnet_core::permit::{Abort, Claim, Commit, Party, Permit, Policy, Signer};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519,
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -84,14 +84,20 @@ impl Authority {
     /// A certificate for whoever is named so, and its key, PEM.
     pub fn certify(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let certificate = params(name).signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A certificate, PEM, for the key in `request`, whose holder is named so.
+    pub fn certify_request(&self, name: &str, request: &str) -> String {
+        let mut request = CertificateSigningRequestParams::from_pem(request).unwrap();
+        request.params = params(name);
+        request.signed_by(&self.issuer).unwrap().pem()
+    }
+
+    /// The authority's own certificate, PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
     }
 
     /// A key with which statements are signed, and its certificate, PEM.
@@ -123,12 +129,20 @@ impl Authority {
     }
 }
 
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params
+}
+
 /// An edge that is enrolled. Its agent runs in a runtime of its own, so that it can be killed
 /// with all that it does.
 pub struct Edge {
     pub id: EdgeId,
-    /// Its certificate and key, PEM.
-    identity: (String, String),
     directory: TempDir,
     agent: Option<Agent>,
 }
@@ -164,7 +178,6 @@ impl Edge {
             .unwrap();
         let mut edge = Self {
             id,
-            identity: (certificate, key),
             directory,
             agent: None,
         };
@@ -172,11 +185,22 @@ impl Edge {
         edge
     }
 
+    /// Where its agent keeps what it is.
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// Its certificate and key, as they are on its disk now.
+    pub fn identity(&self) -> Identity {
+        let pem = fs::read_to_string(self.state().join("agent.pem")).unwrap();
+        Identity::from_pem(&pem, &pem).unwrap()
+    }
+
     /// As statements name it.
     pub fn party(&self) -> Party {
         Party {
             edge: self.id,
-            certificate: Identity::fingerprint_of(&self.identity.0).unwrap(),
+            certificate: self.identity().fingerprint(),
         }
     }
 
@@ -512,10 +536,7 @@ impl Scene {
         let identity = match caller {
             Caller::Control => Some(self.authority.identity(CONTROL_NAME)),
             Caller::Edge(id) => match self.edges.iter().find(|edge| edge.id == id) {
-                Some(edge) => {
-                    let (certificate, key) = &edge.identity;
-                    Some(Identity::from_pem(certificate, key).unwrap())
-                }
+                Some(edge) => Some(edge.identity()),
                 None => Some(self.authority.identity(&edge_name(id))),
             },
             Caller::Double(id) => Some(self.authority.identity(&edge_name(id))),

@@ -564,7 +564,8 @@ fn refusals_are_bounded_and_those_beyond_are_counted() {
         );
     }
     refusals.forget(10).unwrap();
-    assert_eq!(refusals.list().dropped, 0);
+    // Whoever fetched them before may not have heard of all.
+    assert_eq!(refusals.list().dropped, 5);
     refusals.note("peer", "again", None, None, now());
     let last = refusals.list().refusals.pop().unwrap();
     assert_eq!((last.number, last.asked.as_str()), (1_001, "again"));

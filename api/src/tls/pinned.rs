@@ -76,10 +76,10 @@ impl ServerCertVerifier for PinnedAuthority {
     }
 }
 
-/// Trusts one certificate of the authority, and no other.
+/// Trusts some certificates of the authority, and no others.
 #[derive(Debug)]
 struct PinnedPeer {
-    certificate: Fingerprint,
+    certificates: Vec<Fingerprint>,
     authority: Arc<WebPkiServerVerifier>,
 }
 
@@ -92,7 +92,7 @@ impl ServerCertVerifier for PinnedPeer {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if Fingerprint::of(end_entity) != self.certificate {
+        if !self.certificates.contains(&Fingerprint::of(end_entity)) {
             return Err(Error::InvalidCertificate(
                 CertificateError::ApplicationVerificationFailure,
             ));
@@ -129,15 +129,15 @@ impl ServerCertVerifier for PinnedPeer {
     }
 }
 
-/// What a client needs to speak TLS 1.3, with a certificate of its own, to the one holder of
-/// `certificate`: whoever else answers is sent nothing.
+/// What a client needs to speak TLS 1.3, with a certificate of its own, to the holder of one of
+/// `certificates`: whoever else answers is sent nothing.
 ///
 /// # Errors
 /// Where TLS cannot use the certificates.
 pub fn client_config_for_peer(
     authority: &Authority,
     identity: &Identity,
-    certificate: Fingerprint,
+    certificates: Vec<Fingerprint>,
 ) -> Result<ClientConfig, TlsError> {
     let mut config = client_config(authority, Some(identity))?;
     let verifier =
@@ -145,7 +145,7 @@ pub fn client_config_for_peer(
     config
         .dangerous()
         .set_certificate_verifier(Arc::new(PinnedPeer {
-            certificate,
+            certificates,
             authority: verifier,
         }));
     Ok(config)

@@ -1,12 +1,8 @@
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::SIGNING_NAME;
-use super::identity::{Authority, TlsError, provider};
+use super::identity::{Authority, TlsError};
 
 /// What stands before the 32 bytes of an Ed25519 public key in a certificate (RFC 8410, section
 /// 4): a sequence of the algorithm's identifier and a bit string.
@@ -28,19 +24,7 @@ impl Authority {
                     source,
                 }
             })?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let name = ServerName::try_from(SIGNING_NAME).map_err(|_| TlsError::NotSigningKey)?;
-        WebPkiServerVerifier::builder_with_provider(self.roots()?, provider())
-            .build()?
-            .verify_server_cert(
-                &certificate,
-                &[],
-                &name,
-                &[],
-                UnixTime::since_unix_epoch(now),
-            )?;
+        self.check(&certificate, SIGNING_NAME)?;
         let parsed =
             webpki::EndEntityCert::try_from(&certificate).map_err(|_| TlsError::NotSigningKey)?;
         let key = parsed.subject_public_key_info();

@@ -54,6 +54,7 @@ fn summary(entry: &LedgerEntry) -> String {
             text("grantee")
         ),
         "refusal" => format!("{} by {}: {}", text("check"), text("edge"), text("asked")),
+        "refusals_dropped" => format!("{} more by {}", text("count"), text("edge")),
         "key" => format!("{} {}", text("purpose"), text("public")),
         _ => [
             "account",

@@ -1,18 +1,19 @@
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use carnet_api::agent::{
-    Container, CopiedAhead, Described, Done, Facts, ForgetRefusals, HandedOver, Order, PlacedClaim,
-    PrepareTarget, Reading, Refusals, SigningKey,
+    CertificateRequest, Container, CopiedAhead, Described, Done, Facts, ForgetRefusals, HandedOver,
+    NewCertificate, Order, PlacedClaim, PrepareTarget, Reading, Refusals, SigningKey,
 };
-use carnet_api::tls::edge_name;
+use carnet_api::tls::{Authority, Identity, client_config, client_config_for_peer, edge_name};
 use carnet_api::v1::Problem;
-use carnet_core::ids::MigrationId;
+use carnet_core::ids::{EdgeId, MigrationId};
+use carnet_core::permit::Fingerprint;
 use reqwest::Method;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use rustls::ClientConfig;
+use reqwest::tls::TlsInfo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,59 +37,52 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 4 << 20;
 
 /// Agents over HTTP with both sides' certificates.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct HttpAgents {
-    http: reqwest::Client,
-    addresses: Arc<Addresses>,
+    authority: Authority,
+    identity: Identity,
+    /// One for every edge, so that the connections to one whose certificate is good no more go,
+    /// and no others.
+    clients: Mutex<HashMap<EdgeId, Connected>>,
 }
 
-/// Where the names in the edges' certificates are to be found. They stand in no DNS: an edge is
-/// where its owner said, and is believed for its certificate's name alone.
-#[derive(Debug, Default)]
-struct Addresses(RwLock<HashMap<String, IpAddr>>);
-
-impl Addresses {
-    fn set(&self, name: &str, address: IpAddr) {
-        let known = self
-            .0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .copied();
-        if known != Some(address) {
-            self.0
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(name.to_owned(), address);
-        }
-    }
-}
-
-struct Resolver(Arc<Addresses>);
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let addresses = self.0.0.read().unwrap_or_else(PoisonError::into_inner);
-        let found = addresses.get(name.as_str()).copied();
-        Box::pin(async move {
-            let address = found.ok_or("no such edge")?;
-            Ok(Box::new(std::iter::once(SocketAddr::new(address, 0))) as Addrs)
-        })
-    }
+/// A client for an edge's agent, which keeps its connections open between requests.
+#[derive(Debug)]
+struct Connected {
+    address: SocketAddr,
+    accepted: Vec<Fingerprint>,
+    client: reqwest::Client,
 }
 
 impl HttpAgents {
-    /// Agents that show a certificate of the authority in `tls`, and are shown the control
-    /// plane's: see [`carnet_api::tls::client_config`].
-    ///
-    /// # Errors
-    /// Where no HTTP client can be set up.
-    pub fn new(tls: ClientConfig) -> Result<Self, reqwest::Error> {
-        let addresses = Arc::new(Addresses::default());
-        let http = reqwest::Client::builder()
+    /// Agents that show a certificate of `authority`, and are shown `identity`, the control
+    /// plane's.
+    pub fn new(authority: Authority, identity: Identity) -> Self {
+        Self {
+            authority,
+            identity,
+            clients: Mutex::default(),
+        }
+    }
+
+    /// A client for the agent at `address`, where an edge's owner said that it is: its name stands
+    /// in no DNS, and it is believed for its certificate alone.
+    fn connect(
+        &self,
+        edge: &Endpoint,
+        address: SocketAddr,
+    ) -> Result<reqwest::Client, Box<dyn Error>> {
+        let accepted = edge.accepted();
+        let tls = if accepted.is_empty() {
+            client_config(&self.authority, Some(&self.identity))?
+        } else {
+            client_config_for_peer(&self.authority, &self.identity, accepted)?
+        };
+        let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
+            .tls_info(true)
             .https_only(true)
-            .dns_resolver(Resolver(addresses.clone()))
+            .resolve(&edge_name(edge.edge), address)
             .connect_timeout(CONNECT_LIMIT)
             .pool_idle_timeout(IDLE_LIMIT)
             .tcp_keepalive(KEEPALIVE)
@@ -96,7 +90,33 @@ impl HttpAgents {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { http, addresses })
+        Ok(client)
+    }
+
+    /// The client that is kept for the edge, made anew where it has another address or other
+    /// certificates than before. What is under way on the one before is not broken off.
+    fn client(
+        &self,
+        edge: &Endpoint,
+        address: SocketAddr,
+    ) -> Result<reqwest::Client, Box<dyn Error>> {
+        let accepted = edge.accepted();
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = clients.get(&edge.edge)
+            && (known.address, &known.accepted) == (address, &accepted)
+        {
+            return Ok(known.client.clone());
+        }
+        let client = self.connect(edge, address)?;
+        clients.insert(
+            edge.edge,
+            Connected {
+                address,
+                accepted,
+                client: client.clone(),
+            },
+        );
+        Ok(client)
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -106,12 +126,7 @@ impl HttpAgents {
     ) -> Result<T, AgentError> {
         self.try_ask(edge, &request)
             .await
-            .map_err(|fault| AgentError {
-                edge: edge.name.clone(),
-                address: edge.address.clone(),
-                asked: request.asked,
-                fault,
-            })
+            .map_err(|fault| failed(edge, request.asked, fault))
     }
 
     async fn try_ask<T: DeserializeOwned>(
@@ -123,14 +138,10 @@ impl HttpAgents {
             true => AgentFault::TooSlow(request.limit),
             false => AgentFault::Unreachable(innermost(&error)),
         };
-        let address: SocketAddr = edge
-            .address
-            .parse()
-            .map_err(|_| AgentFault::Unreachable("its address is not `ip:port`".to_owned()))?;
-        let name = edge_name(edge.edge);
-        self.addresses.set(&name, address.ip());
-        let url = format!("https://{name}:{}{}", address.port(), request.path);
-        let mut http = self.http.request(request.method.clone(), url);
+        let address = address_of(edge)?;
+        let client = self.client(edge, address).map_err(not_set_up)?;
+        let url = url(edge, address, request.path);
+        let mut http = client.request(request.method.clone(), url);
         if let Some(body) = request.body {
             http = http.json(body);
         }
@@ -158,6 +169,48 @@ impl HttpAgents {
             Err(_) => Err(unwell(start())),
         }
     }
+}
+
+impl HttpAgents {
+    async fn try_shown(&self, edge: &Endpoint) -> Result<Fingerprint, AgentFault> {
+        let address = address_of(edge)?;
+        // One that is used once, so that no connection is open.
+        let client = self.connect(edge, address).map_err(not_set_up)?;
+        let response = client
+            .get(url(edge, address, "/v1/facts"))
+            .timeout(QUESTION_LIMIT)
+            .send()
+            .await
+            .map_err(|error| AgentFault::Unreachable(innermost(&error)))?;
+        response
+            .extensions()
+            .get::<TlsInfo>()
+            .and_then(TlsInfo::peer_certificate)
+            .map(Fingerprint::of)
+            .ok_or_else(|| AgentFault::Unreachable("it shows no certificate".to_owned()))
+    }
+}
+
+fn failed(edge: &Endpoint, asked: &'static str, fault: AgentFault) -> AgentError {
+    AgentError {
+        edge: edge.name.clone(),
+        address: edge.address.clone(),
+        asked,
+        fault,
+    }
+}
+
+fn not_set_up(error: Box<dyn Error>) -> AgentFault {
+    AgentFault::Unreachable(error.to_string())
+}
+
+fn address_of(edge: &Endpoint) -> Result<SocketAddr, AgentFault> {
+    let malformed = || AgentFault::Unreachable("its address is not `ip:port`".to_owned());
+    edge.address.parse().map_err(|_| malformed())
+}
+
+fn url(edge: &Endpoint, address: SocketAddr, path: &str) -> String {
+    format!("https://{}:{}{path}", edge_name(edge.edge), address.port())
 }
 
 /// One request to an agent.
@@ -219,6 +272,43 @@ impl Agents for HttpAgents {
                 path: "/v1/signing-key",
                 asked: "take the key that statements are signed with",
                 body: Some(&SigningKey {
+                    certificate: certificate.to_owned(),
+                }),
+                limit: QUESTION_LIMIT,
+            };
+            self.ask::<Done>(edge, request).await.map(|_| ())
+        })
+    }
+
+    fn shown_certificate<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Fingerprint> {
+        Box::pin(async move {
+            let asked = "show its certificate";
+            let shown = self.try_shown(edge).await;
+            shown.map_err(|fault| failed(edge, asked, fault))
+        })
+    }
+
+    fn certificate_request<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, String> {
+        Box::pin(async move {
+            let request = Request {
+                method: Method::POST,
+                path: "/v1/certificate/request",
+                asked: "request its next certificate",
+                body: None::<&()>,
+                limit: QUESTION_LIMIT,
+            };
+            let CertificateRequest { request } = self.ask(edge, request).await?;
+            Ok(request)
+        })
+    }
+
+    fn give_certificate<'a>(&'a self, edge: &'a Endpoint, certificate: &'a str) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let request = Request {
+                method: Method::PUT,
+                path: "/v1/certificate",
+                asked: "take its next certificate",
+                body: Some(&NewCertificate {
                     certificate: certificate.to_owned(),
                 }),
                 limit: QUESTION_LIMIT,

@@ -11,6 +11,7 @@ use carnet_api::agent::{
 use carnet_api::v1::Problem;
 use carnet_core::ids::EdgeId;
 use carnet_core::instant::UnixMillis;
+use carnet_core::permit::Fingerprint;
 use carnet_core::policy::Utilization;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
@@ -25,6 +26,19 @@ pub struct Endpoint {
     pub name: String,
     /// `ip:port`
     pub address: String,
+    /// The certificate that its agent has; whoever shows another is not asked anything. Absent
+    /// where none is known: then its name is all that counts.
+    pub certificate: Option<Fingerprint>,
+    /// The one that the agent is being given, and may show as well.
+    pub pending: Option<Fingerprint>,
+}
+
+impl Endpoint {
+    /// The certificates that its agent may show; none: any that has its name.
+    fn accepted(&self) -> Vec<Fingerprint> {
+        let pending = self.certificate.and(self.pending);
+        self.certificate.into_iter().chain(pending).collect()
+    }
 }
 
 /// An order that has nothing to tell but that it was carried out.
@@ -54,6 +68,12 @@ pub trait Agents: Send + Sync + 'static {
     fn claim<'a>(&'a self, edge: &'a Endpoint, container: &'a str) -> Asked<'a, PlacedClaim>;
     /// Tells it the key that statements are signed with, by its certificate (PEM).
     fn tell_signing_key<'a>(&'a self, edge: &'a Endpoint, certificate: &'a str) -> Asked<'a, ()>;
+    /// Which of its certificates the agent shows on a new connection.
+    fn shown_certificate<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Fingerprint>;
+    /// The request (PKCS #10, PEM) for the certificate that it is to have next.
+    fn certificate_request<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, String>;
+    /// Gives it the certificate (PEM) that it has requested.
+    fn give_certificate<'a>(&'a self, edge: &'a Endpoint, certificate: &'a str) -> Asked<'a, ()>;
     /// What it has refused and not been told to forget.
     fn refusals<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Refusals>;
     /// Has it forget refusals up to and with the number `through`.

@@ -18,7 +18,6 @@ use super::App;
 use super::access::Caller;
 use super::edges::usable;
 use super::problem::{ApiError, Input, Named};
-use crate::agents::Endpoint;
 use crate::names::check_name;
 use crate::secret::Secret;
 use crate::store::{ContainerRecord, NewContainer};
@@ -268,11 +267,7 @@ async fn confirm_claim(
         return Ok(Json(container));
     }
     let edge = usable(&app, &caller, &container.edge.to_string()).await?;
-    let endpoint = Endpoint {
-        edge: edge.id,
-        name: edge.name,
-        address: edge.address,
-    };
+    let endpoint = app.store.endpoint(edge.id).await?;
     let placed = app
         .agents
         .claim(&endpoint, &container.name)

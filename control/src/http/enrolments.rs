@@ -8,6 +8,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::problem::{ApiError, Input};
+use crate::authority::expires_at;
 use crate::{clock, secret};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -47,7 +48,7 @@ async fn enrol(
         .ok_or_else(refused)?;
     let certificate = app
         .authority
-        .edge(edge, &asked.certificate_request)
+        .edge(edge, &asked.certificate_request, now)
         .map_err(|error| {
             ApiError::fault(
                 "certificate_request",
@@ -62,7 +63,7 @@ async fn enrol(
         Identity::fingerprint_of(&certificate).map_err(|error| ApiError::internal(&error))?;
     if !app
         .store
-        .enrol(&hash, &asked.detected, fingerprint, now)
+        .enrol(&hash, &asked.detected, fingerprint, expires_at(now), now)
         .await?
     {
         return Err(refused());

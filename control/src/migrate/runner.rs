@@ -14,7 +14,7 @@ use carnet_core::ids::MigrationId;
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::Decision;
 use carnet_core::migration::{Effect, Event, MigrationPlan, Phase, State, step};
-use carnet_core::permit::{Abort, Claim, Commit, Fingerprint, Permit, Unverified, key_id};
+use carnet_core::permit::{Abort, Claim, Commit, Fingerprint, Party, Permit, Unverified, key_id};
 
 use super::Parts;
 use crate::agents::{AgentError, Command, Endpoint};
@@ -94,9 +94,10 @@ impl Runner {
                     return self.feed(Event::Failed(difference), None).await;
                 }
                 let key = self.parts.key.current();
-                let event = match self.statement(effect, &key) {
+                let (source, target) = self.endpoints(plan).await;
+                let event = match self.statement(effect, &key, [&source, &target]) {
                     Ok(statement) => {
-                        let edges = self.edges(plan, statement).await;
+                        let edges = self.edges(plan, source, target, statement);
                         match self.order(effect, edges, &key).await {
                             Ok(()) => Event::Done,
                             Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
@@ -127,11 +128,17 @@ impl Runner {
     }
 
     /// What the orders of `effect` are given on: the permit, or a commit or abort of it that
-    /// `key` signs.
+    /// `key` signs. A commit or abort names the certificates that the edges have now: an edge that
+    /// was enrolled anew in the midst of the move would refuse its old one for ever.
     ///
     /// # Errors
     /// Where the migration has no permit that can be read, in words; none is past its admission.
-    fn statement(&self, effect: Effect<'_>, key: &Current) -> Result<String, String> {
+    fn statement(
+        &self,
+        effect: Effect<'_>,
+        key: &Current,
+        [source, target]: [&Endpoint; 2],
+    ) -> Result<String, String> {
         let Some(token) = &self.run.permit else {
             return Err("the migration has no permit".to_owned());
         };
@@ -139,7 +146,13 @@ impl Runner {
         let permit = Unverified::<Permit>::parse(token)
             .map_err(|fault| format!("the migration's permit: {fault}"))?
             .into_unverified();
+        let now = |permitted: Party, edge: &Endpoint| Party {
+            certificate: edge.certificate.unwrap_or(permitted.certificate),
+            ..permitted
+        };
         let claim = Claim {
+            source: now(permit.claim.source, source),
+            target: now(permit.claim.target, target),
             iat: clock::now().0.div_euclid(1_000),
             generation: self
                 .run
@@ -496,14 +509,23 @@ impl Runner {
         self.parts.tell(self.run.id);
     }
 
-    /// The edges of `plan` and the order that the present state gives them, on `statement`.
-    async fn edges(&self, plan: &MigrationPlan, statement: String) -> Edges {
+    async fn endpoints(&self, plan: &MigrationPlan) -> (Endpoint, Endpoint) {
         let parts = &self.parts;
-        let (source, target) = parts
+        parts
             .insist("load the edges of a migration", || {
                 parts.store.endpoints(plan)
             })
-            .await;
+            .await
+    }
+
+    /// The edges of `plan` and the order that the present state gives them, on `statement`.
+    fn edges(
+        &self,
+        plan: &MigrationPlan,
+        source: Endpoint,
+        target: Endpoint,
+        statement: String,
+    ) -> Edges {
         let order = Order {
             migration: self.run.id,
             container: self.run.container_name.clone(),

@@ -69,7 +69,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         let done = sqlx::query(
-            "UPDATE edges SET enrolled_at = NULL, certificate = NULL, revoked_at = ?
+            "UPDATE edges
+             SET enrolled_at = NULL, certificate = NULL, certificate_expires_at = NULL,
+                 pending_request = NULL, pending_certificate = NULL, pending_expires_at = NULL,
+                 revoked_at = ?
              WHERE id = ? AND enrolled_at IS NOT NULL",
         )
         .bind(now.0)
@@ -86,7 +89,8 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Uses a token up, and marks its edge as enrolled with a certificate; says whether the token was still good.
+    /// Uses a token up, and marks its edge as enrolled with a certificate, which is good until
+    /// `expires_at`; says whether the token was still good.
     ///
     /// # Errors
     /// Where the database does.
@@ -95,6 +99,7 @@ impl Store {
         secret_hash: &[u8],
         detected: &DetectedFacts,
         certificate: Fingerprint,
+        expires_at: UnixMillis,
         now: UnixMillis,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.write().await?;
@@ -109,12 +114,16 @@ impl Store {
         let Some(row) = used else { return Ok(false) };
         let edge: EdgeId = parsed(&row, "edge")?;
         sqlx::query(
-            "UPDATE edges SET enrolled_at = ?, detected = ?, certificate = ?, revoked_at = NULL
+            "UPDATE edges
+             SET enrolled_at = ?, detected = ?, certificate = ?, certificate_expires_at = ?,
+                 pending_request = NULL, pending_certificate = NULL, pending_expires_at = NULL,
+                 revoked_at = NULL
              WHERE id = ?",
         )
         .bind(now.0)
         .bind(to_json(detected)?)
         .bind(certificate.to_string())
+        .bind(expires_at.0)
         .bind(edge.to_string())
         .execute(&mut *transaction)
         .await?;

@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use carnet_api::agent::{MAX_REFUSALS, Refused};
+use carnet_api::agent::{MAX_REFUSALS, Refusals};
 use carnet_core::ids::{AccountId, EdgeId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{
@@ -266,19 +266,17 @@ impl Store {
         writing.commit().await
     }
 
-    /// Enters what `edge` has refused, each once however often it is told.
+    /// Enters what `edge` has refused, each once however often it is told, and how many it has not
+    /// kept.
     ///
     /// # Errors
     /// Where the database does, or has no such edge.
-    pub async fn enter_refusals(
-        &self,
-        edge: EdgeId,
-        refused: &[Refused],
-    ) -> Result<(), StoreError> {
+    pub async fn enter_refusals(&self, edge: EdgeId, refused: &Refusals) -> Result<(), StoreError> {
         let mut writing = self.write().await?;
         let row = sqlx::query(
             "SELECT CASE WHEN refusals_of IS certificate THEN refusals_entered ELSE 0 END
-                 AS entered
+                 AS entered,
+                 CASE WHEN refusals_of IS certificate THEN refusals_dropped ELSE 0 END AS dropped
              FROM edges WHERE id = ?",
         )
         .bind(edge.to_string())
@@ -288,7 +286,7 @@ impl Store {
         let mut entered = before;
         let short = |text: &str| text.chars().take(LONGEST_OF_AN_EDGE).collect();
         // The edge's word, and no longer than ours.
-        for refused in refused.iter().take(MAX_REFUSALS) {
+        for refused in refused.refusals.iter().take(MAX_REFUSALS) {
             if refused.number <= entered {
                 continue;
             }
@@ -303,11 +301,22 @@ impl Store {
             };
             writing.enter(Actor::Edge(edge), Event::Refusal(refusal));
         }
-        if entered > before {
+        let dropped_before = unsigned(&row, "dropped")?;
+        // What SQLite cannot count is no count.
+        let dropped = refused.dropped.min(i64::MAX.unsigned_abs());
+        let dropped = dropped.max(dropped_before);
+        if dropped > dropped_before {
+            let count = dropped - dropped_before;
+            writing.enter(Actor::Edge(edge), Event::RefusalsDropped { edge, count });
+        }
+        if entered > before || dropped > dropped_before {
             sqlx::query(
-                "UPDATE edges SET refusals_entered = ?, refusals_of = certificate WHERE id = ?",
+                "UPDATE edges
+                 SET refusals_entered = ?, refusals_dropped = ?, refusals_of = certificate
+                 WHERE id = ?",
             )
             .bind(signed(entered))
+            .bind(signed(dropped))
             .bind(edge.to_string())
             .execute(&mut *writing)
             .await?;

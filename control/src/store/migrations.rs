@@ -1,3 +1,4 @@
+use carnet_api::tls::Identity;
 use carnet_api::v1::{
     Attempt, DestinationSpec, Migration, MigrationState, PhaseTiming, Transferred,
 };
@@ -5,7 +6,7 @@ use carnet_core::ids::{AccountId, ContainerId, EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{Actor, Decision, Event};
 use carnet_core::migration::{MigrationPlan, Phase, State};
-use carnet_core::permit::{Claim, Party, Permit, Policy, Signer};
+use carnet_core::permit::{Claim, Fingerprint, Party, Permit, Policy, Signer};
 use carnet_core::policy::{Attributes, Requirements, attributes_from_json, requirements_from_json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -369,14 +370,22 @@ impl Store {
         &self,
         plan: &MigrationPlan,
     ) -> Result<(Endpoint, Endpoint), StoreError> {
-        let find = async |edge: EdgeId| {
-            let row = sqlx::query("SELECT * FROM edges WHERE id = ?")
-                .bind(edge.to_string())
-                .fetch_one(&self.pool)
-                .await?;
-            endpoint(&row)
-        };
-        Ok((find(plan.source()).await?, find(plan.target()).await?))
+        Ok((
+            self.endpoint(plan.source()).await?,
+            self.endpoint(plan.target()).await?,
+        ))
+    }
+
+    /// Where an edge's agent is reached.
+    ///
+    /// # Errors
+    /// Where the database does, or the edge is not in it.
+    pub async fn endpoint(&self, edge: EdgeId) -> Result<Endpoint, StoreError> {
+        let row = sqlx::query("SELECT * FROM edges WHERE id = ?")
+            .bind(edge.to_string())
+            .fetch_one(&self.pool)
+            .await?;
+        endpoint(&row)
     }
 
     /// Keeps an attempt that led to nothing, and the decision. Kept again, it stands once.
@@ -426,12 +435,8 @@ impl Store {
         let source = party(&mut transaction, plan.source()).await?;
         let target = party(&mut transaction, plan.target()).await?;
         let (source, target) = match (source, target) {
-            (Some(source), Some(target)) => (source, target),
-            _ => {
-                return Ok(Err(
-                    "source or target has no certificate: it has to be enrolled again".to_owned(),
-                ));
-            }
+            (Ok(source), Ok(target)) => (source, target),
+            (Err(problem), _) | (_, Err(problem)) => return Ok(Err(problem)),
         };
         let decision = permitting.decision;
         let permit = Permit {
@@ -485,15 +490,6 @@ impl Store {
         let mut transaction = self.write().await?;
         update(&mut transaction, step).await?;
         transaction.commit().await
-    }
-
-    /// The certificate that an edge's agent has.
-    ///
-    /// # Errors
-    /// Where the database does.
-    pub async fn party(&self, edge: EdgeId) -> Result<Option<Party>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        party(&mut connection, edge).await
     }
 
     /// The commit: if everything is still as the audit saw it, the container is the target's,
@@ -601,12 +597,25 @@ async fn put(
     Ok(Err(refusal.to_owned()))
 }
 
-fn endpoint(row: &SqliteRow) -> Result<Endpoint, StoreError> {
+/// An edge's agent, from a row of `edges`.
+pub(super) fn endpoint(row: &SqliteRow) -> Result<Endpoint, StoreError> {
+    let certificate: Option<&str> = row.try_get("certificate")?;
+    let pending: Option<&str> = row.try_get("pending_certificate")?;
     Ok(Endpoint {
         edge: parsed(row, "id")?,
         name: row.try_get("name")?,
         address: row.try_get("address")?,
+        certificate: certificate
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| corrupt("certificate", &error))?,
+        pending: pending.map(fingerprint_of).transpose()?,
     })
+}
+
+/// Of a certificate that is kept as PEM.
+pub(super) fn fingerprint_of(certificate: &str) -> Result<Fingerprint, StoreError> {
+    Identity::fingerprint_of(certificate).map_err(|error| corrupt("pending_certificate", &error))
 }
 
 /// What is not as `plan`'s audit saw it any more.
@@ -667,27 +676,28 @@ async fn place(
         .transpose()
 }
 
-/// An edge with its certificate; `None` where it has none, or is trusted no more.
+/// An edge with its certificate, for a permit; what keeps it from being named, in words.
 async fn party(
     connection: &mut SqliteConnection,
     edge: EdgeId,
-) -> Result<Option<Party>, StoreError> {
-    let row = sqlx::query("SELECT certificate FROM edges WHERE id = ? AND revoked_at IS NULL")
+) -> Result<Result<Party, String>, StoreError> {
+    let row = sqlx::query("SELECT * FROM edges WHERE id = ? AND revoked_at IS NULL")
         .bind(edge.to_string())
         .fetch_optional(connection)
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let certificate: Option<&str> = row.try_get("certificate")?;
-    certificate
-        .map(|certificate| {
-            Ok(Party {
-                edge,
-                certificate: certificate
-                    .parse()
-                    .map_err(|error| corrupt("certificate", &error))?,
-            })
-        })
-        .transpose()
+    let found = row.as_ref().map(endpoint).transpose()?;
+    Ok(match found {
+        // Which of the two it shows is not known.
+        Some(found) if found.pending.is_some() => Err(format!(
+            "the certificate of edge `{}` is being renewed, which takes seconds where its agent can be reached; ask for the move again",
+            found.name
+        )),
+        Some(Endpoint {
+            certificate: Some(certificate),
+            ..
+        }) => Ok(Party { edge, certificate }),
+        _ => Err("source or target has no certificate: it has to be enrolled again".to_owned()),
+    })
 }
 
 /// Saves a step, and enters it into the ledger where it leads into another phase.

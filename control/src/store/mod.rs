@@ -10,6 +10,7 @@ mod enrolment;
 mod idempotency;
 pub mod ledger;
 pub mod migrations;
+pub mod renewal;
 mod share_keys;
 pub mod sightings;
 mod tokens;

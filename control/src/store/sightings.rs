@@ -4,6 +4,7 @@ use carnet_core::instant::UnixMillis;
 use carnet_core::policy::Utilization;
 use sqlx::Row;
 
+use super::migrations::endpoint;
 use super::{Store, StoreError, corrupt, parsed, to_json};
 use crate::agents::{AgentError, Endpoint, FreshReading};
 
@@ -61,17 +62,11 @@ impl Store {
     /// # Errors
     /// Where the database does.
     pub async fn enrolled_edges(&self) -> Result<Vec<Endpoint>, StoreError> {
-        sqlx::query("SELECT id, name, address FROM edges WHERE enrolled_at IS NOT NULL")
+        sqlx::query("SELECT * FROM edges WHERE enrolled_at IS NOT NULL")
             .fetch_all(&self.pool)
             .await?
             .iter()
-            .map(|row| {
-                Ok(Endpoint {
-                    edge: parsed(row, "id")?,
-                    name: row.try_get("name")?,
-                    address: row.try_get("address")?,
-                })
-            })
+            .map(endpoint)
             .collect()
     }
 

@@ -12,6 +12,7 @@ use carnet_api::agent::{
 use carnet_api::v1::{ContainerState, DetectedFacts};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
 use carnet_core::ids::EdgeId;
+use carnet_core::permit::Fingerprint;
 use tokio::sync::watch;
 
 /// How long a test waits for what must come.
@@ -131,6 +132,19 @@ impl Agents for FakeAgents {
 
     fn tell_signing_key<'a>(&'a self, edge: &'a Endpoint, _: &'a str) -> Asked<'a, ()> {
         self.ask(edge, "take the signing key", |_| ())
+    }
+
+    fn shown_certificate<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Fingerprint> {
+        let shown = edge.certificate;
+        self.ask(edge, "show its certificate", move |_| shown.unwrap())
+    }
+
+    fn certificate_request<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, String> {
+        self.ask(edge, "request its next certificate", |_| String::new())
+    }
+
+    fn give_certificate<'a>(&'a self, edge: &'a Endpoint, _: &'a str) -> Asked<'a, ()> {
+        self.ask(edge, "take its next certificate", |_| ())
     }
 
     fn refusals<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Refusals> {

@@ -77,7 +77,9 @@ impl Plane {
     pub async fn start() -> Self {
         let data = TempDir::new().unwrap();
         let authority = Arc::new(CertificateAuthority::open(data.path()).unwrap());
-        let key = Arc::new(PermitKey::open(data.path(), authority.clone()).unwrap());
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+        let now = UnixMillis(i64::try_from(since.as_millis()).unwrap());
+        let key = Arc::new(PermitKey::open(data.path(), authority.clone(), now).unwrap());
         let ledger = LedgerSigner::new("carnet.test/ledger", &[7; 32]).unwrap();
         let verifier_key = ledger.verifier_key();
         let path = data.path().join("carnet.db");

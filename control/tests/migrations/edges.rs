@@ -10,12 +10,15 @@ use carnet_api::agent::{
     Container, CopiedAhead, Described, Facts, HandedOver, Order, PlacedClaim, PrepareTarget,
     Reading, Refusals, Refused, Utilization,
 };
-use carnet_api::tls::Authority;
+use carnet_api::tls::{Authority, Identity};
 use carnet_api::v1::{ContainerState, Problem};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
 use carnet_core::ids::{EdgeId, MigrationId};
-use carnet_core::permit::{Abort, Claim, Commit, Party, Permit, Statement, Unverified, key_id};
+use carnet_core::permit::{
+    Abort, Claim, Commit, Fingerprint, Party, Permit, Statement, Unverified, key_id,
+};
 use ed25519_dalek::VerifyingKey;
+use rcgen::{CertificateParams, KeyPair};
 use sqlx::{Row, SqlitePool};
 use tokio::sync::watch;
 
@@ -134,10 +137,33 @@ struct Machine {
     cannot: BTreeSet<Ask>,
     /// The signing keys that it was told.
     keys: Vec<VerifyingKey>,
+    /// How often it was told one.
+    told: usize,
     /// What it has refused and not forgotten.
     refusals: Vec<Refused>,
+    /// How many it has refused and not kept.
+    dropped: u64,
     /// It is not heard when it is to forget.
     forgets: bool,
+    /// The certificate that it shows.
+    shown: Fingerprint,
+    /// The request for the next one, and its key, PEM.
+    next: Option<(String, String)>,
+}
+
+/// What an agent is asked while its certificate is renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewing {
+    Request,
+    Give,
+    Show,
+}
+
+/// What of one asking is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    Request,
+    Answer,
 }
 
 /// One asking.
@@ -163,6 +189,8 @@ struct Inside {
     /// Orders given up that have not arrived yet.
     on_their_way: Vec<(Fate, EdgeId, Ask, Order)>,
     held: BTreeSet<usize>,
+    /// The next of each is lost.
+    lose: Vec<(EdgeId, Renewing, Lost)>,
     kill: bool,
     violations: Vec<String>,
 }
@@ -211,8 +239,12 @@ impl Edges {
                     reachable: true,
                     cannot: BTreeSet::new(),
                     keys: Vec::new(),
+                    told: 0,
                     refusals: Vec::new(),
+                    dropped: 0,
                     forgets: true,
+                    shown: certificate_of(edge),
+                    next: None,
                 },
             )
         });
@@ -240,12 +272,42 @@ impl Edges {
         self.inside().machines[&edge].keys.clone()
     }
 
+    /// How often the edge was told a signing key.
+    pub fn times_told(&self, edge: EdgeId) -> usize {
+        self.inside().machines[&edge].told
+    }
+
     /// The edge refuses something.
     pub fn refuse(&self, edge: EdgeId, refused: Refused) {
         self.change(|inside| {
             let machine = inside.machines.get_mut(&edge).unwrap();
             machine.refusals.push(refused);
         });
+    }
+
+    /// The edge refuses so many more, and does not keep them.
+    pub fn drop_refusals(&self, edge: EdgeId, count: u64) {
+        self.change(|inside| inside.machines.get_mut(&edge).unwrap().dropped += count);
+    }
+
+    /// The next time that the edge is asked this, it is in vain.
+    pub fn lose(&self, edge: EdgeId, asked: Renewing, lost: Lost) {
+        self.change(|inside| inside.lose.push((edge, asked, lost)));
+    }
+
+    /// The certificate that the edge shows.
+    pub fn shown(&self, edge: EdgeId) -> Fingerprint {
+        self.inside().machines[&edge].shown
+    }
+
+    /// Whether the edge has a key that waits for its certificate.
+    pub fn has_requested(&self, edge: EdgeId) -> bool {
+        self.inside().machines[&edge].next.is_some()
+    }
+
+    /// The edge loses the key that is to come.
+    pub fn forget_request(&self, edge: EdgeId) {
+        self.change(|inside| inside.machines.get_mut(&edge).unwrap().next = None);
     }
 
     /// What the edge has refused and not forgotten.
@@ -418,6 +480,8 @@ impl Edges {
     async fn compare(&self, edge: EdgeId, ask: Ask, order: &Order) -> Option<String> {
         let row = sqlx::query(
             "SELECT migrations.phase, migrations.permit, containers.generation, containers.edge,
+                 (SELECT certificate FROM edges WHERE id = ?3) AS source_certificate,
+                 (SELECT certificate FROM edges WHERE id = ?2) AS target_certificate,
                  (SELECT count(*) FROM migration_attempts WHERE migration = migrations.id
                   AND attempt ->> 'outcome' = 'permitted' AND attempt ->> 'edge' = ?2)
                  AS permitted
@@ -426,6 +490,7 @@ impl Edges {
         )
         .bind(order.migration.to_string())
         .bind(order.target.to_string())
+        .bind(order.source.to_string())
         .fetch_optional(&self.ledger)
         .await
         .unwrap();
@@ -433,7 +498,11 @@ impl Edges {
         let phase: String = row.get("phase");
         let permit: Option<String> = row.get("permit");
         let keys = self.keys(edge);
-        if let Err(fault) = check(ask, order, permit.as_deref(), &keys) {
+        let certificates = ["source_certificate", "target_certificate"].map(|column| {
+            let certificate: Option<String> = row.get(column);
+            certificate.map(|certificate| certificate.parse().unwrap())
+        });
+        if let Err(fault) = check(ask, order, permit.as_deref(), certificates, &keys) {
             let violation = format!("{ask:?} in {phase}: its statement: {fault}");
             self.change(|inside| inside.violations.push(violation));
         }
@@ -768,11 +837,14 @@ fn words(ask: Ask) -> &'static str {
     }
 }
 
-/// Whether an order's statement is the one that is right for it, signed by one of `keys`.
+/// Whether an order's statement is the one that is right for it, signed by one of `keys`: a permit
+/// names the certificates that source and target had when it was made, whatever follows those in
+/// `certificates`, which they have now.
 fn check(
     ask: Ask,
     order: &Order,
     permit: Option<&str>,
+    certificates: [Option<Fingerprint>; 2],
     keys: &[VerifyingKey],
 ) -> Result<(), String> {
     let permit = permit.ok_or("there is no permit")?;
@@ -794,10 +866,15 @@ fn check(
         Ask::Discard => (opened::<Abort>(token, keys)?, &[0, 1, 2]),
         Ask::Reading | Ask::Containers => return Err("it is no order".to_owned()),
     };
-    let party = |edge| Party {
+    let is_permit = token == permit;
+    let party = |edge, now: Option<Fingerprint>, permitted: Party| Party {
         edge,
-        certificate: certificate_of(edge),
+        certificate: match now {
+            Some(now) if !is_permit => now,
+            _ => permitted.certificate,
+        },
     };
+    let [source, target] = certificates;
     let right = Claim {
         iss: Claim::issuer(),
         jti: permitted.jti,
@@ -806,8 +883,8 @@ fn check(
         name: order.container.clone(),
         migration: order.migration,
         generation: order.generation,
-        source: party(order.source),
-        target: party(order.target),
+        source: party(order.source, source, permitted.source),
+        target: party(order.target, target, permitted.target),
     };
     if claim != right {
         return Err(format!("it says {claim:?} instead of {right:?}"));
@@ -848,14 +925,91 @@ impl Edges {
     }
 }
 
+impl Edges {
+    /// Something of a renewal: the edge refuses where `answer` does.
+    async fn renewing<T>(
+        &self,
+        endpoint: &Endpoint,
+        asked: Renewing,
+        words: &'static str,
+        answer: impl FnOnce(&mut Machine) -> Result<T, &'static str>,
+    ) -> Result<T, AgentError> {
+        let edge = endpoint.edge;
+        let fault = |fault| AgentError {
+            edge: endpoint.name.clone(),
+            address: endpoint.address.clone(),
+            asked: words,
+            fault,
+        };
+        let lost = self.change(|inside| {
+            let at = inside.lose.iter().position(|l| (l.0, l.1) == (edge, asked));
+            at.map(|at| inside.lose.remove(at).2)
+        });
+        let unreachable = || AgentFault::Unreachable("the connection broke".to_owned());
+        if lost == Some(Lost::Request) {
+            return Err(fault(unreachable()));
+        }
+        let shown = self.shown(edge);
+        if ![endpoint.certificate, endpoint.pending].contains(&Some(shown)) {
+            return Err(fault(unreachable()));
+        }
+        let answered = self.aside(endpoint, words, answer).await?;
+        if lost == Some(Lost::Answer) {
+            return Err(fault(unreachable()));
+        }
+        answered.map_err(|why| {
+            fault(AgentFault::Refused(Problem {
+                kind: "urn:carnet:problem:statement-refused".to_owned(),
+                title: "refused".to_owned(),
+                status: 403,
+                detail: Some(why.to_owned()),
+                faults: Vec::new(),
+            }))
+        })
+    }
+}
+
 impl Agents for Edges {
     fn tell_signing_key<'a>(&'a self, edge: &'a Endpoint, certificate: &'a str) -> Asked<'a, ()> {
         let key = self.authority.signing_key(certificate).unwrap();
         let key = VerifyingKey::from_bytes(&key).unwrap();
         Box::pin(self.aside(edge, "take the signing key", move |machine| {
+            machine.told += 1;
             if machine.keys.last() != Some(&key) {
                 machine.keys.push(key);
             }
+        }))
+    }
+
+    fn shown_certificate<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Fingerprint> {
+        let asked = "show its certificate";
+        Box::pin(self.renewing(edge, Renewing::Show, asked, |machine| Ok(machine.shown)))
+    }
+
+    fn certificate_request<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, String> {
+        let asked = "request its next certificate";
+        Box::pin(self.renewing(edge, Renewing::Request, asked, |machine| {
+            let next = machine.next.get_or_insert_with(|| {
+                let key = KeyPair::generate().unwrap();
+                let request = CertificateParams::default().serialize_request(&key);
+                (request.unwrap().pem().unwrap(), key.serialize_pem())
+            });
+            Ok(next.0.clone())
+        }))
+    }
+
+    fn give_certificate<'a>(&'a self, edge: &'a Endpoint, certificate: &'a str) -> Asked<'a, ()> {
+        let asked = "take its next certificate";
+        Box::pin(self.renewing(edge, Renewing::Give, asked, move |machine| {
+            let given = Identity::fingerprint_of(certificate).unwrap();
+            if given == machine.shown {
+                return Ok(());
+            }
+            let (_, key) = machine.next.as_ref().ok_or("none was requested")?;
+            Identity::from_pem(certificate, key).map_err(|_| "it is for another key")?;
+            machine.shown = given;
+            machine.next = None;
+            Ok(())
         }))
     }
 
@@ -863,7 +1017,7 @@ impl Agents for Edges {
         Box::pin(
             self.aside(edge, "list what it refused", |machine| Refusals {
                 refusals: machine.refusals.clone(),
-                dropped: 0,
+                dropped: machine.dropped,
             }),
         )
     }

@@ -20,5 +20,6 @@ mod matrix;
 mod monitor;
 mod over_http;
 mod plane;
+mod renewal;
 mod runner;
 mod telling;

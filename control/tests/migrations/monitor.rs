@@ -9,6 +9,7 @@ use carnet_control::monitor;
 use carnet_core::ids::{ContainerId, EdgeId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{Actor, Entry, Event, Refusal};
+use carnet_core::permit::Fingerprint;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -474,10 +475,8 @@ async fn an_agent_that_was_enrolled_anew_counts_from_the_beginning() {
     let edge = plane.edge("edge").await;
     plane.edges.refuse(edge, refused(7, "a"));
     plane.look().await;
-    sqlx::query("UPDATE edges SET certificate = 'another'")
-        .execute(&plane.ledger)
-        .await
-        .unwrap();
+    let another = Fingerprint::of(b"another");
+    plane.enrol_with(edge, another, UnixMillis(i64::MAX)).await;
     plane.edges.refuse(edge, refused(1, "b"));
     plane.look().await;
     plane.edges.refuse(edge, refused(2, "c"));

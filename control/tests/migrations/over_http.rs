@@ -12,16 +12,19 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
 use carnet_api::agent::{Described, Order, PrepareTarget};
-use carnet_api::tls::{ClientAuthentication, Identity, TlsListener, client_config, server_config};
+use carnet_api::tls::{ClientAuthentication, Identity, TlsListener, server_config};
 use carnet_control::agents::{AgentFault, Agents, Command, Endpoint, HttpAgents};
 use carnet_control::authority::CertificateAuthority;
 use carnet_core::ids::{EdgeId, MigrationId};
+use carnet_core::permit::Fingerprint;
 use futures_util::stream;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
+
+use crate::plane::now;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// A reading as it is answered.
@@ -67,9 +70,8 @@ impl Authority {
     }
 
     fn client(&self) -> HttpAgents {
-        let identity = self.authority.control(&[]).unwrap();
-        let trusted = self.authority.authority().unwrap();
-        HttpAgents::new(client_config(&trusted, Some(&identity)).unwrap()).unwrap()
+        let identity = self.authority.control(&[], now()).unwrap();
+        HttpAgents::new(self.authority.authority().unwrap(), identity)
     }
 
     /// An agent of the edge `asked_for`, with the certificate of `shown`.
@@ -77,7 +79,7 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let request = CertificateParams::default().serialize_request(&key);
         let request = request.unwrap().pem().unwrap();
-        let certificate = self.authority.edge(shown, &request).unwrap();
+        let certificate = self.authority.edge(shown, &request, now()).unwrap();
         let identity = Identity::from_pem(&certificate, &key.serialize_pem()).unwrap();
         let trusted = self.authority.authority().unwrap();
         let tls = server_config(&trusted, &identity, ClientAuthentication::Required).unwrap();
@@ -86,6 +88,8 @@ impl Authority {
             edge: asked_for,
             name: "edge".to_owned(),
             address: listener.local_addr().unwrap().to_string(),
+            certificate: Some(identity.fingerprint()),
+            pending: None,
         };
         let requests = Requests::default();
         let seen = requests.clone();
@@ -220,11 +224,49 @@ async fn an_agent_is_believed_for_its_own_certificate_alone() {
     let wrong = authority.agent(edge, other, reading()).await;
     let error = asked.reading(&wrong.endpoint).await.unwrap_err();
     assert!(matches!(error.fault, AgentFault::Unreachable(_)), "{error}");
+    assert!(wrong.requests.lock().unwrap().is_empty());
+    // Without its own being known, too.
+    let mut unknown = wrong.endpoint.clone();
+    unknown.certificate = None;
+    let error = asked.reading(&unknown).await.unwrap_err();
+    assert!(matches!(error.fault, AgentFault::Unreachable(_)), "{error}");
     let stranger = Authority::new().agent(edge, edge, reading()).await;
     let error = asked.reading(&stranger.endpoint).await.unwrap_err();
     assert!(matches!(error.fault, AgentFault::Unreachable(_)), "{error}");
     assert!(wrong.requests.lock().unwrap().is_empty());
     assert!(stranger.requests.lock().unwrap().is_empty());
+}
+
+/// Of its name, too, but not the one that it has, or is being given.
+#[tokio::test]
+async fn an_agent_that_shows_an_older_certificate_is_asked_nothing() {
+    let authority = Authority::new();
+    let edge = new_edge();
+    let agent = authority.agent(edge, edge, whole(200, READING)).await;
+    let asked = authority.client();
+    let shown = agent.endpoint.certificate;
+    let another = Some(Fingerprint::of(b"another"));
+    asked.reading(&agent.endpoint).await.unwrap();
+    let found = asked.shown_certificate(&agent.endpoint).await.unwrap();
+    assert_eq!(Some(found), shown);
+    let of = |certificate, pending| Endpoint {
+        certificate,
+        pending,
+        ..agent.endpoint.clone()
+    };
+    // Over the connection that is open as well.
+    let seen = agent.requests.lock().unwrap().len();
+    asked.reading(&of(another, None)).await.unwrap_err();
+    asked
+        .shown_certificate(&of(another, None))
+        .await
+        .unwrap_err();
+    assert_eq!(agent.requests.lock().unwrap().len(), seen);
+    for endpoint in [of(another, shown), of(shown, another)] {
+        asked.reading(&endpoint).await.unwrap();
+        let found = asked.shown_certificate(&endpoint).await.unwrap();
+        assert_eq!(Some(found), shown);
+    }
 }
 
 #[tokio::test]
@@ -238,6 +280,8 @@ async fn an_edge_where_nobody_listens_is_unreachable() {
             edge: new_edge(),
             name: "edge".to_owned(),
             address: address.to_owned(),
+            certificate: None,
+            pending: None,
         };
         let error = asked.reading(&endpoint).await.unwrap_err();
         assert!(matches!(error.fault, AgentFault::Unreachable(_)), "{error}");
@@ -277,6 +321,8 @@ async fn everything_is_asked_at_its_own_path() {
     let _ = asked.containers(at).await;
     let _ = asked.claim(at, "web").await;
     asked.tell_signing_key(at, "PEM").await.unwrap();
+    let _ = asked.certificate_request(at).await;
+    asked.give_certificate(at, "PEM").await.unwrap();
     let _ = asked.refusals(at).await;
     asked.forget_refusals(at, 7).await.unwrap();
     let _ = asked.prepare_source(at, &order).await;
@@ -302,6 +348,11 @@ async fn everything_is_asked_at_its_own_path() {
         ("GET /v1/containers/web/claim".to_owned(), Value::Null),
         (
             "PUT /v1/signing-key".to_owned(),
+            json!({ "certificate": "PEM" }),
+        ),
+        ("POST /v1/certificate/request".to_owned(), Value::Null),
+        (
+            "PUT /v1/certificate".to_owned(),
             json!({ "certificate": "PEM" }),
         ),
         ("GET /v1/refusals".to_owned(), Value::Null),

@@ -36,6 +36,7 @@ pub struct Plane {
     pub edges: Arc<Edges>,
     /// The database, past the store: to look into, and to put into it what Carnet does not.
     pub ledger: SqlitePool,
+    pub authority: Arc<CertificateAuthority>,
     /// Signs what edges are given in writing.
     pub key: Arc<PermitKey>,
     migrations: Option<Migrations>,
@@ -72,7 +73,8 @@ impl Plane {
         let store = Store::open(path, ledger_signer()).await.unwrap();
         let authority = Arc::new(CertificateAuthority::open(path.parent().unwrap()).unwrap());
         let trusted = authority.authority().unwrap();
-        let key = Arc::new(PermitKey::open(path.parent().unwrap(), authority).unwrap());
+        let key =
+            Arc::new(PermitKey::open(path.parent().unwrap(), authority.clone(), now()).unwrap());
         let ledger = SqlitePool::connect_with(SqliteConnectOptions::new().filename(path))
             .await
             .unwrap();
@@ -80,6 +82,7 @@ impl Plane {
             store,
             edges: Arc::new(Edges::new(ledger.clone(), trusted)),
             ledger,
+            authority,
             key,
             migrations: None,
             pace,
@@ -97,6 +100,11 @@ impl Plane {
             plane.account(id, name, role).await;
         }
         plane
+    }
+
+    /// Where its keys are.
+    pub fn directory(&self) -> &Path {
+        self.path.parent().unwrap()
     }
 
     fn new_migrations(&self) -> Migrations {
@@ -144,6 +152,12 @@ impl Plane {
     }
 
     pub async fn enrol(&self, edge: EdgeId) {
+        self.enrol_with(edge, certificate_of(edge), UnixMillis(i64::MAX))
+            .await;
+    }
+
+    /// Its agent gets this certificate, which is good until `expires_at`.
+    pub async fn enrol_with(&self, edge: EdgeId, certificate: Fingerprint, expires_at: UnixMillis) {
         let secret = edge.to_string();
         self.store
             .create_enrolment_token(
@@ -157,7 +171,7 @@ impl Plane {
         let facts = DetectedFacts::default();
         assert!(
             self.store
-                .enrol(secret.as_bytes(), &facts, certificate_of(edge), now())
+                .enrol(secret.as_bytes(), &facts, certificate, expires_at, now())
                 .await
                 .unwrap()
         );

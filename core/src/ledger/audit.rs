@@ -138,6 +138,7 @@ impl Auditor {
                 ..
             } => self.migration(*migration, *container, *phase, *generation, *edge),
             Event::Refusal(refusal) => self.knows_edge(refusal.edge),
+            Event::RefusalsDropped { edge, .. } => self.knows_edge(*edge),
             Event::Account { account, .. } => ensure(self.accounts.insert(*account), || {
                 format!("account {account} was made before")
             }),

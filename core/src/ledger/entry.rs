@@ -63,6 +63,12 @@ pub enum Event {
     },
     /// An agent refused what was asked of it.
     Refusal(Refusal),
+    /// An agent refused more than it could keep.
+    RefusalsDropped {
+        edge: EdgeId,
+        /// How many it did not keep, beyond those that were entered before.
+        count: u64,
+    },
     /// An account was made.
     Account {
         account: AccountId,
@@ -283,7 +289,8 @@ impl Entry {
                 ..
             } => (Some(*container), Some(*edge), Some(*migration)),
             Event::Refusal(refusal) => (None, Some(refusal.edge), refusal.migration),
-            Event::Attributes { edge, .. }
+            Event::RefusalsDropped { edge, .. }
+            | Event::Attributes { edge, .. }
             | Event::EdgeRevoked { edge }
             | Event::Certificate(Certificate { edge, .. })
             | Event::Grant(Grant { edge, .. }) => (None, Some(*edge), None),
@@ -307,6 +314,7 @@ impl Entry {
             Event::Permit { .. } => "permit",
             Event::Migration { .. } => "migration",
             Event::Refusal(_) => "refusal",
+            Event::RefusalsDropped { .. } => "refusals_dropped",
             Event::Account { .. } => "account",
             Event::Token { .. } => "token",
             Event::TokenRevoked { .. } => "token_revoked",

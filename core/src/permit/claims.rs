@@ -53,7 +53,7 @@ impl From<Fingerprint> for String {
 }
 
 /// An edge, by its id and the certificate of its agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Party {
     pub edge: EdgeId,
