@@ -85,22 +85,12 @@ impl Store {
     /// Opens the database at `path`, made if it is not there, and brings it to this version.
     /// What is entered into the ledger is signed by `signer`.
     ///
-    /// Committed means on the disk (`synchronous=FULL`): a commit point that a power cut takes
-    /// back would leave two edges with one container.
-    ///
     /// # Errors
     /// Where it cannot be opened, or was written by a later version.
     pub async fn open(path: &Path, signer: LedgerSigner) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY);
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS)
-            .connect_with(options)
+            .connect_with(Self::settings(path))
             .await?;
         sqlx::migrate!().run(&pool).await?;
         let store = Self {
@@ -110,6 +100,20 @@ impl Store {
         };
         store.enter_key("ledger", &store.signer.public()).await?;
         Ok(store)
+    }
+
+    /// How the database at `path` is opened.
+    ///
+    /// Committed means on the disk (`synchronous=FULL`): a commit point that a power cut takes
+    /// back would leave two edges with one container.
+    pub fn settings(path: &Path) -> SqliteConnectOptions {
+        SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY)
     }
 
     /// Waits for what is under way, and closes the database.
