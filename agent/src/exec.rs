@@ -2,11 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use thiserror::Error;
 use tokio::process;
@@ -17,12 +17,22 @@ const STDERR_END: usize = 2_000;
 /// A command to be run.
 #[derive(Debug)]
 pub struct Command {
-    program: &'static str,
+    program: String,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
-    inherited: Option<File>,
+    inherited: Vec<(i32, OwnedFd)>,
     limit: Duration,
     detached: bool,
+}
+
+/// A command that was started.
+#[derive(Debug)]
+pub struct Running {
+    program: String,
+    /// Its command line.
+    shown: String,
+    limit: Duration,
+    child: process::Child,
 }
 
 /// A command that did not do what it was for.
@@ -30,7 +40,7 @@ pub struct Command {
 pub enum CommandError {
     #[error("{program} cannot be run: {source}; is it installed?")]
     NotRun {
-        program: &'static str,
+        program: String,
         source: std::io::Error,
     },
     #[error("`{command}` did not end within {limit_s} s")]
@@ -43,17 +53,17 @@ pub enum CommandError {
     },
 }
 
-/// The number under which a command finds the file of [`Command::inherit`].
-pub const INHERITED_FD: i32 = 9;
+/// Descriptors below are given to commands by number; copies of what they get are kept above.
+const FIRST_KEPT: i32 = 64;
 
 impl Command {
     /// `program` is looked up in `PATH`. Ends within 30 seconds, or fails.
-    pub fn new(program: &'static str) -> Self {
+    pub fn new(program: impl Into<String>) -> Self {
         Self {
-            program,
+            program: program.into(),
             arguments: Vec::new(),
             environment: Vec::new(),
-            inherited: None,
+            inherited: Vec::new(),
             limit: Duration::from_secs(30),
             detached: false,
         }
@@ -75,9 +85,9 @@ impl Command {
         self
     }
 
-    /// Leaves `file` open in the command, as descriptor [`INHERITED_FD`].
-    pub fn inherit(mut self, file: File) -> Self {
-        self.inherited = Some(file);
+    /// Leaves `file` open in the command, as descriptor `number`: from 3 to 63, each once.
+    pub fn inherit(mut self, number: i32, file: impl Into<OwnedFd>) -> Self {
+        self.inherited.push((number, file.into()));
         self
     }
 
@@ -101,55 +111,116 @@ impl Command {
     /// # Errors
     /// Where it cannot be started, is late, or ends with another status than 0.
     pub async fn run(self) -> Result<String, CommandError> {
-        let shown = self.to_string();
-        let limit = self.limit;
-        let mut command = process::Command::new(self.program);
+        self.start()?.end().await
+    }
+
+    /// Starts it, and returns at once. Dropped, it runs on.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start(self) -> Result<Running, CommandError> {
+        let (program, shown, limit) = (self.program.clone(), self.to_string(), self.limit);
+        let output = || match self.detached {
+            true => Stdio::null(),
+            false => Stdio::piped(),
+        };
+        let (stdout, stderr) = (output(), output());
+        let child = self
+            .spawn(Stdio::null(), stdout, stderr)
+            .map_err(|source| CommandError::NotRun {
+                program: program.clone(),
+                source,
+            })?;
+        Ok(Running {
+            program,
+            shown,
+            limit,
+            child,
+        })
+    }
+
+    /// Starts it with its standard input and output in the hands of the caller; what it says on
+    /// standard error goes where this process's own goes. Dropped, it runs on.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn talk(self) -> Result<process::Child, CommandError> {
+        let program = self.program.clone();
+        self.spawn(Stdio::piped(), Stdio::piped(), Stdio::inherit())
+            .map_err(|source| CommandError::NotRun { program, source })
+    }
+
+    fn spawn(self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> std::io::Result<process::Child> {
+        let mut command = process::Command::new(&self.program);
         command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null());
-        if self.detached {
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-        } else {
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr);
+        // Where none of them is in another's way.
+        let mut kept = Vec::new();
+        for (number, file) in &self.inherited {
+            let copy = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(FIRST_KEPT))?;
+            kept.push((*number, Kept(copy)));
         }
-        if let Some(file) = &self.inherited {
-            let descriptor = file.as_raw_fd();
-            #[expect(
-                unsafe_code,
-                reason = "between fork and exec only dup2 or fcntl is called, which are \
-                          async-signal-safe; the copy has no close-on-exec flag, which is what is \
-                          wanted"
-            )]
-            unsafe {
-                command.pre_exec(move || {
-                    // A copy onto itself is none, and would leave the flag.
-                    let outcome = if descriptor == INHERITED_FD {
-                        libc::fcntl(descriptor, libc::F_SETFD, 0)
-                    } else {
-                        libc::dup2(descriptor, INHERITED_FD)
-                    };
-                    if outcome < 0 {
+        let numbers: Vec<(i32, i32)> = kept
+            .iter()
+            .map(|(number, Kept(copy))| (*number, *copy))
+            .collect();
+        #[expect(
+            unsafe_code,
+            reason = "between fork and exec only dup2 is called, which is async-signal-safe; the \
+                      copy has no close-on-exec flag, which is what is wanted"
+        )]
+        unsafe {
+            command.pre_exec(move || {
+                for (number, copy) in &numbers {
+                    if libc::dup2(*copy, *number) < 0 {
                         return Err(std::io::Error::last_os_error());
                     }
-                    Ok(())
-                });
-            }
+                }
+                Ok(())
+            });
         }
-        let child = command.spawn().map_err(|source| CommandError::NotRun {
-            program: self.program,
-            source,
-        })?;
+        command.spawn()
+    }
+}
+
+/// A descriptor that is closed when dropped.
+struct Kept(i32);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // It is open, and nobody else's.
+        let _ = nix::unistd::close(self.0);
+    }
+}
+
+impl Running {
+    /// The number of its process.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits for its end and returns its standard output. Its limit counts from now.
+    ///
+    /// # Errors
+    /// As [`Command::run`].
+    pub async fn end(self) -> Result<String, CommandError> {
+        let Self {
+            program,
+            shown,
+            limit,
+            child,
+        } = self;
         let output = tokio::time::timeout(limit, child.wait_with_output())
             .await
             .map_err(|_| CommandError::Late {
                 command: shown.clone(),
                 limit_s: limit.as_secs(),
             })?
-            .map_err(|source| CommandError::NotRun {
-                program: self.program,
-                source,
-            })?;
+            .map_err(|source| CommandError::NotRun { program, source })?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
@@ -170,7 +241,7 @@ impl Command {
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.program)?;
+        f.write_str(&self.program)?;
         for argument in &self.arguments {
             write!(f, " {argument}")?;
         }
@@ -180,6 +251,8 @@ impl fmt::Display for Command {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[tokio::test]
@@ -202,14 +275,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_inherited_file_is_open_in_the_command() {
-        let file = File::open("/etc/hostname").unwrap();
+    async fn inherited_files_are_open_in_the_command() {
         let target = Command::new("readlink")
-            .arg(format!("/proc/self/fd/{INHERITED_FD}"))
-            .inherit(file)
+            .args(["/proc/self/fd/9", "/proc/self/fd/10"])
+            .inherit(9, File::open("/etc/hostname").unwrap())
+            .inherit(10, File::open("/etc/passwd").unwrap())
             .run()
             .await
             .unwrap();
-        assert_eq!(target.trim(), "/etc/hostname");
+        assert_eq!(target.trim(), "/etc/hostname\n/etc/passwd");
     }
 }

@@ -12,17 +12,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use carnet_api::agent::{
-    CertificateRequest, Container, Done, Facts, ForgetRefusals, NewCertificate, Order, PlacedClaim,
-    PrepareTarget, Reading, Refusals, SigningKey,
+    CertificateRequest, Container, Done, Facts, ForgetRefusals, HandOver, NewCertificate, Order,
+    PlacedClaim, PrepareTarget, Reading, Refusals, SigningKey, StandBy,
 };
 use carnet_api::tls::{ClientAuthentication, Peer, TlsError, TlsListener, server_config};
 use carnet_api::v1::Problem;
 use carnet_core::ids::MigrationId;
+use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::detect;
-use crate::handover::{Handovers, Peers, Stream};
+use crate::handover::{Handovers, PAGES, Peers, Stream};
 use crate::lxc::LxcRuntime;
 use crate::orders::Orders;
 use crate::permits::{self, KeyError, MemoryError, Permits};
@@ -72,6 +73,8 @@ pub enum AgentError {
         address: SocketAddr,
         source: std::io::Error,
     },
+    #[error("this program cannot be found: {0}")]
+    Program(std::io::Error),
     #[error("serving ended: {0}")]
     Serve(std::io::Error),
 }
@@ -100,7 +103,9 @@ pub async fn run(
 ) -> Result<(), AgentError> {
     match config.runtime.clone() {
         RuntimeChoice::Lxc { bridge } => {
-            run_with(LxcRuntime::new(bridge), config, ready, shutdown).await
+            let program = std::env::current_exe().map_err(AgentError::Program)?;
+            let runtime = LxcRuntime::new(bridge, program);
+            run_with(runtime, config, ready, shutdown).await
         }
         RuntimeChoice::Simulated { root } => {
             run_with(SimulatedRuntime::new(root), config, ready, shutdown).await
@@ -154,12 +159,10 @@ async fn run_with<R: Runtime>(
         state,
         runtime,
     });
-    if let Err(error) = agent.handovers.forget_old() {
-        tracing::warn!(%error, "hand-overs that ended long ago cannot be forgotten");
-    }
+    agent.handovers.recover().await;
     ready(address, &agent.runtime.problems().await);
     let sampling = tokio::spawn(async move { meter.keep_sampling().await });
-    let orders = agent.orders.clone();
+    let (orders, handovers) = (agent.orders.clone(), agent.handovers.clone());
     let served = axum::serve(
         listener,
         router(agent).into_make_service_with_connect_info::<Peer>(),
@@ -169,6 +172,8 @@ async fn run_with<R: Runtime>(
     .map_err(AgentError::Serve);
     // Those whose callers hung up are in no connection's hands.
     orders.settle().await;
+    // Nor is memory that is on its way.
+    handovers.settle_all().await;
     sampling.abort();
     served
 }
@@ -236,11 +241,17 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
         )
         .route(
             "/v1/handovers/{id}/source/hand-over",
-            order!("source/hand-over", hand_over),
+            order!("source/hand-over", hand_over, HandOver, |asked| {
+                &asked.order
+            }),
         )
         .route(
             "/v1/handovers/{id}/target/restore",
             order!("target/restore", restore),
+        )
+        .route(
+            "/v1/handovers/{id}/target/settle",
+            order!("target/settle", settle),
         )
         .route(
             "/v1/handovers/{id}/target/clean",
@@ -265,7 +276,10 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
     let for_peers = Router::new()
         .route("/v1/handovers/{id}/rootfs", put(receive_rootfs))
         .route("/v1/handovers/{id}/images", put(receive_images))
-        .layer(DefaultBodyLimit::disable());
+        .route("/v1/handovers/{id}/pages", post(receive_pages))
+        .layer(DefaultBodyLimit::disable())
+        // An order, and no stream.
+        .route("/v1/handovers/{id}/stand-by", put(stand_by));
     for_control
         .merge(for_peers)
         .fallback(|| async { Refusal(not_found("an agent has nothing there")) })
@@ -291,6 +305,21 @@ async fn told_as_problem(response: Response) -> Response {
 }
 
 impl<R> Agent<R> {
+    /// The answer to another agent, written down where it is a refusal.
+    fn answer<T>(
+        &self,
+        asked: &str,
+        migration: MigrationId,
+        peer: &Peer,
+        outcome: Result<T, Problem>,
+    ) -> Answer<T> {
+        outcome.map(Json).map_err(|problem| {
+            self.note(&problem, asked, Some(migration), peer);
+            tracing::warn!(%migration, problem = problem.detail, "another agent was refused: {asked}");
+            Refusal(problem)
+        })
+    }
+
     /// Writes a problem down where it refuses who asked, or the statement that was shown.
     fn note(&self, problem: &Problem, asked: &str, migration: Option<MigrationId>, peer: &Peer) {
         if let Some(check) = failed_check(problem) {
@@ -448,10 +477,7 @@ async fn receive<R: Runtime>(
     stream: Stream,
 ) -> Response {
     let handovers = agent.handovers.clone();
-    let asked = match stream {
-        Stream::Rootfs => "rootfs",
-        Stream::Images => "images",
-    };
+    let asked = stream.name();
     let from = peer.clone();
     let body = transfer::read_to_the_end(body.into_data_stream());
     let received =
@@ -466,4 +492,47 @@ async fn receive<R: Runtime>(
             Refusal(problem).into_response()
         }
     }
+}
+
+async fn stand_by<R: Runtime>(
+    State(agent): Shared<R>,
+    Path(migration): Path<MigrationId>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(asked): Json<StandBy>,
+) -> Answer<Done> {
+    let (handovers, from) = (agent.handovers.clone(), peer.clone());
+    // To its end, also where the source hangs up or dies: LXC, begun by half, would stand by for
+    // nobody.
+    let outcome = tokio::spawn(async move { handovers.stand_by(migration, &from, asked).await })
+        .await
+        .unwrap_or_else(|error| Err(internal(&error)));
+    agent.answer("stand-by", migration, &peer, outcome)
+}
+
+/// The connection becomes the way that pages come by.
+async fn receive_pages<R: Runtime>(
+    State(agent): Shared<R>,
+    Path(migration): Path<MigrationId>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    mut request: Request,
+) -> Response {
+    let asked = request.headers().get(header::UPGRADE);
+    if asked.is_none_or(|protocol| protocol != PAGES) {
+        return Refusal(cannot(format!("pages come by an upgrade to `{PAGES}`"))).into_response();
+    }
+    let outcome = agent.handovers.expect_pages(migration, &peer);
+    let expected = match agent.answer("pages", migration, &peer, outcome) {
+        Ok(Json(expected)) => expected,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgrade.await {
+            // An error: the hand-over has ended.
+            Ok(pages) => drop(expected.send(Box::new(TokioIo::new(pages)))),
+            Err(error) => tracing::warn!(%migration, %error, "there is no way for pages"),
+        }
+    });
+    let protocol = [(header::CONNECTION, "upgrade"), (header::UPGRADE, PAGES)];
+    (StatusCode::SWITCHING_PROTOCOLS, protocol).into_response()
 }

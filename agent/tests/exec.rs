@@ -9,7 +9,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 
-use carnet_agent::exec::{Command, INHERITED_FD};
+use carnet_agent::exec::Command;
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -23,11 +23,13 @@ async fn a_file_is_handed_over_whatever_its_descriptor_was() {
             (File::open(&path).unwrap(), path)
         })
         .collect();
+    // One that some of them have.
+    let number = files[files.len() / 2].0.as_raw_fd();
     for (file, path) in files {
         let descriptor = file.as_raw_fd();
         let found = Command::new("readlink")
-            .arg(format!("/proc/self/fd/{INHERITED_FD}"))
-            .inherit(file)
+            .arg(format!("/proc/self/fd/{number}"))
+            .inherit(number, file)
             .run()
             .await
             .unwrap_or_else(|error| panic!("descriptor {descriptor}: {error}"));

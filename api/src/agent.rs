@@ -16,12 +16,16 @@
 //! POST /v1/handovers/{id}/source/copy-ahead send the root file system, container running
 //! POST /v1/handovers/{id}/source/hand-over  freeze, dump, send difference and memory
 //! POST /v1/handovers/{id}/target/restore    bring it to life (only after the commit)
+//! POST /v1/handovers/{id}/target/settle     wait until no memory is missing any more
 //! POST /v1/handovers/{id}/source/release    kill the frozen copy, remove it
 //! POST /v1/handovers/{id}/target/clean      remove the memory images
 //! POST /v1/handovers/{id}/source/resume     thaw: it runs on as it was
 //! POST /v1/handovers/{id}/target/discard    remove all that this hand-over brought
 //! PUT  /v1/handovers/{id}/rootfs            from the source's agent: a pass of the root file system
 //! PUT  /v1/handovers/{id}/images            from the source's agent: the memory images
+//! PUT  /v1/handovers/{id}/stand-by          from the source's agent: it is about to freeze
+//! POST /v1/handovers/{id}/pages             from the source's agent: becomes, by HTTP's upgrade,
+//!                                           the way that pages of memory come by
 //! ```
 //!
 //! Every order is idempotent: asked again while it is under way it waits for the same outcome;
@@ -33,7 +37,7 @@
 //! ([`carnet_core::permit`]), whoever gives it:
 //!
 //! - a permit for `source/prepare`, `target/prepare`, `copy-ahead`, `hand-over`;
-//! - a commit for `restore`, `release`, `clean`;
+//! - a commit for `restore`, `settle`, `release`, `clean`;
 //! - an abort for `resume`, `discard`.
 //!
 //! Before anything is read, frozen, sent, received, restored or removed, the agent checks
@@ -89,11 +93,15 @@
 //!   container has run at the target, `restore` on a good statement is answered as done, whatever
 //!   has become of it since; on a bad one it is refused, as every order.
 //! - `discard` is refused once the container has run at the target: it never removes a copy that
-//!   may have answered clients.
+//!   may have answered clients. But where `settle` was answered with 4xx the container has been
+//!   killed, because memory of it was lost on its way, and `discard` removes it.
+//! - Once the images are there, the target may make the container from them, all but letting it
+//!   run: that takes `restore`.
 //! - `hand-over` that failed may leave the container frozen: `resume` follows.
 
 use carnet_core::ids::{EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::migration::Strategy;
 use carnet_core::permit::Fingerprint;
 use serde::{Deserialize, Serialize};
 
@@ -140,7 +148,8 @@ pub struct PlacedClaim {
     pub code: Option<String>,
 }
 
-/// Which move an order belongs to. The body of every POST but `target/prepare`.
+/// Which move an order belongs to. The body of every POST but `target/prepare` and
+/// `source/hand-over`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     pub migration: MigrationId,
@@ -231,6 +240,36 @@ pub struct Described {
     pub description: serde_json::Value,
     pub memory_bytes: u64,
     pub rootfs_bytes: u64,
+    /// What keeps its memory from following after it runs, as far as the source knows.
+    pub post_copy_problems: Vec<String>,
+}
+
+/// The outcome of `target/prepare`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// What keeps memory from following after the container runs, as far as the target knows.
+    pub post_copy_problems: Vec<String>,
+}
+
+/// The body of `source/hand-over`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandOver {
+    pub order: Order,
+    pub strategy: Strategy,
+}
+
+/// The body of `stand-by`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandBy {
+    pub strategy: Strategy,
+}
+
+/// A step of a move, and when it was, in milliseconds after an instant that the holder names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TimedStep {
+    pub step: String,
+    pub began_ms: f64,
+    pub ended_ms: f64,
 }
 
 /// The outcome of `source/copy-ahead`.
@@ -242,12 +281,27 @@ pub struct CopiedAhead {
 }
 
 /// The outcome of `source/hand-over`. The container is frozen.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HandedOver {
     pub rootfs_difference_bytes: u64,
     pub image_bytes: u64,
     /// How long it had been frozen when the answer was sent.
     pub frozen_ms: f64,
+    /// What that time went into, counted from the freeze.
+    pub steps: Vec<TimedStep>,
+}
+
+/// The step of [`Restored`] that begins when the order comes.
+pub const MAKING_SURE: &str = "making sure of its processes";
+
+/// The outcome of `target/restore`. The container runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Restored {
+    /// How long it had run when the answer was sent.
+    pub running_ms: f64,
+    /// What happened here, counted back from the instant at which it ran: all but the last step
+    /// began before 0.
+    pub steps: Vec<TimedStep>,
 }
 
 /// The outcome of orders that have nothing else to tell.

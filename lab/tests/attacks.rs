@@ -584,7 +584,7 @@ fn a_container_that_is_pushed_without_a_permit_is_refused(world: &World) {
 /// Root on the target takes the memory of a container that came, as it can, and wants it to run
 /// there once more when it has gone.
 fn memory_images_put_in_place_by_hand_are_not_restored(world: &World) {
-    let hold = Hold::on(world, "Edge2", "/usr/bin/lxc-checkpoint", "--restore");
+    let hold = Hold::on(world, "Edge2", "/usr/sbin/criu", "restore");
     let begun = world.ask(APP, "Edge2", 0).unwrap();
     hold.await_waiting();
     let (images, definition) = (

@@ -49,6 +49,7 @@ fn a_container_outlives_moves_denials_failures_and_crashes() {
     a_full_target_takes_nothing(&world);
     a_target_without_criu_is_not_ready(&mut world);
     a_target_that_is_down_is_denied(&mut world);
+    a_target_that_cannot_make_ready_costs_no_stall(&world);
     a_failing_restore_brings_the_source_back(&world);
     a_failing_dump_lets_the_source_run_on(&world);
     a_killed_control_plane_takes_its_moves_up(&mut world);
@@ -176,10 +177,31 @@ fn a_target_that_is_down_is_denied(world: &mut World) {
     world.assert_whole("Edge1", "the target is down");
 }
 
-/// Past the commit: the target cannot bring it to life, and gives it back.
-fn a_failing_restore_brings_the_source_back(world: &World) {
+/// Before the freeze: the target cannot even make ready.
+fn a_target_that_cannot_make_ready_costs_no_stall(world: &World) {
     let tool = "/usr/bin/lxc-checkpoint";
     world.on("Edge2", &["mount", "--bind", "/usr/bin/false", tool]);
+    let generation = world.container().generation;
+    let migration = world.go(APP, "Edge2");
+    assert_eq!(migration.state, MigrationState::Failed);
+    let failure = migration.failure.unwrap();
+    assert!(failure.starts_with("handing over: "), "{failure}");
+    assert!(failure.contains("lxc-checkpoint"), "{failure}");
+    assert_eq!(world.container().generation, generation);
+    assert_eq!(migration.stall_ms, None);
+    world.on("Edge2", &["umount", tool]);
+    world.assert_whole("Edge1", "the target cannot make ready");
+}
+
+/// Past the commit: the target cannot bring it to life, and gives it back.
+fn a_failing_restore_brings_the_source_back(world: &World) {
+    let tool = "/usr/sbin/criu";
+    let failing = "/tmp/criu-that-cannot-restore";
+    let script = format!(
+        "cp {tool} /tmp/criu; printf '#!/bin/sh\n[ $1 = restore ] && exit 1\nexec /tmp/criu \"$@\"\n' \
+         > {failing}; chmod +x {failing}; mount --bind {failing} {tool}"
+    );
+    world.on("Edge2", &["sh", "-c", &script]);
     let generation = world.container().generation;
     let migration = world.go(APP, "Edge2");
     assert_eq!(migration.state, MigrationState::Failed);
@@ -300,15 +322,12 @@ fn the_runtime_keeps_its_promises_on_lxc(world: &World) {
     let target = PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab"));
     let below = program.strip_prefix(target.parent().unwrap()).unwrap();
     let inside = format!("/opt/carnet/{}", below.display());
-    let told = edge.run(
-        "env",
-        &[
-            "CARNET_TEST_LXC_CONTAINER=Suite",
-            &inside,
-            "--ignored",
-            "--test-threads=1",
-        ],
+    // What a test says that fails, it says on standard output.
+    let script = format!(
+        "told=$(CARNET_TEST_LXC_CONTAINER=Suite CARNET_TEST_PROGRAM=/opt/carnet/carnet {inside} \
+         --ignored --test-threads=1 2>&1) && echo \"$told\" || {{ echo \"$told\" >&2; exit 1; }}"
     );
+    let told = edge.run("sh", &["-c", &script]);
     let told = told.unwrap();
     assert!(told.contains("test result: ok. 1 passed"), "{told}");
 }

@@ -67,7 +67,7 @@ impl<R: Runtime> Handovers<R> {
         let permit: Permit = self.open(order, part)?;
         is_good(&permit)?;
         permit.is_of_generation(order.generation).map_err(refused)?;
-        let record = self.record(order)?;
+        let record = self.records.of(order)?;
         if let Some(record) = &record {
             let is_ended = matches!(record.role, Role::Ended { .. });
             if is_ended || record.permit.as_ref() != Some(&permit) {
@@ -103,7 +103,7 @@ impl<R: Runtime> Handovers<R> {
                 known: order.generation,
             }));
         }
-        let record = self.record(order)?;
+        let record = self.records.of(order)?;
         if let Some(permit) = record.as_ref().and_then(|record| record.permit.as_ref()) {
             is_of(&claim, &permit.claim, raised).map_err(refused)?;
         }

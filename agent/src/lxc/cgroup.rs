@@ -29,8 +29,34 @@ impl Cgroup {
     }
 
     pub fn is_frozen(&self) -> bool {
+        self.has_come_to("frozen 1")
+    }
+
+    /// Whether there is a process in it, or below it.
+    pub fn is_populated(&self) -> bool {
+        self.has_come_to("populated 1")
+    }
+
+    fn has_come_to(&self, event: &str) -> bool {
         fs::read_to_string(self.path.join("cgroup.events"))
-            .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+            .is_ok_and(|events| events.lines().any(|line| line == event))
+    }
+
+    /// The container's first process, as this machine numbers it; `None` where it has ended.
+    pub fn first_process(&self) -> Option<u32> {
+        self.processes().into_iter().find(|pid| {
+            status(*pid, "NSpid:").is_some_and(|numbers| {
+                let mut numbers = numbers.split_whitespace().rev();
+                numbers.next() == Some("1") && numbers.next().is_some()
+            })
+        })
+    }
+
+    /// Whether somebody holds one of its processes by ptrace, as CRIU does.
+    pub fn is_traced(&self) -> bool {
+        self.processes()
+            .into_iter()
+            .any(|pid| status(pid, "TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
     }
 
     /// Whether its processes were told to stop; each may take a moment to.
@@ -102,6 +128,14 @@ impl Cgroup {
             .map(|pages| pages * PAGE)
             .sum()
     }
+}
+
+/// What the kernel says of a process in `/proc/PID/status`.
+fn status(pid: u32, key: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(key))
+        .map(str::to_owned)
 }
 
 /// Whether `condition` came true in time.

@@ -4,20 +4,33 @@
 //! 6.0.4) cannot dump a container that was itself restored. The arguments are LXC's own, so that
 //! `lxc-checkpoint -r` can restore, but for three: the network namespace is external
 //! (`--external net[…]:extnet`), so that CRIU neither dumps nor rebuilds it; cgroups are left
-//! alone (`--manage-cgroups=ignore`), LXC makes new ones; and the tasks stay
-//! (`--leave-running`, in a cgroup that is frozen), so that up to the commit the source can go
-//! on.
+//! alone (`--manage-cgroups=ignore`), LXC makes new ones; the tasks stay (`--leave-running`, in a
+//! cgroup that is frozen), so that up to the commit the source can go on; and CRIU does not lock
+//! the network (`--network-lock skip`), which takes it four runs of iptables: the container's veth
+//! is on no bridge.
 
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::exec::{Command, CommandError, INHERITED_FD};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
-/// How long a dump or a restore may take.
-const LIMIT: Duration = Duration::from_secs(600);
+use crate::exec::{Command, CommandError};
 
+/// How long a dump or a restore may take, and pages to be given out.
+pub const LIMIT: Duration = Duration::from_secs(600);
 /// The name under which image and restore know the external network namespace.
-const NETWORK: &str = "extnet";
+pub const EXTERNAL_NETWORK: &str = "extnet";
+/// Where CRIU says why it cannot dump, among its images.
+const DUMP_LOG: &str = "dump.log";
+/// The kernel's bound for the size of a pipe.
+const PIPES: &str = "/proc/sys/fs/pipe-max-size";
+/// What CRIU wants of it.
+const PIPE_BYTES: u64 = 4 << 20;
 
 /// Why this CRIU on this kernel cannot move containers, as far as versions tell.
 ///
@@ -76,6 +89,28 @@ pub async fn problems(kernel: &str) -> Vec<String> {
     problems
 }
 
+/// What keeps memory from following after the restore on this machine.
+pub async fn post_copy_problems() -> Vec<String> {
+    let mut problems = Vec::new();
+    let check = Command::new("criu").args(["check", "--feature", "uffd-noncoop"]);
+    if let Err(error) = check.run().await {
+        problems.push(format!("the kernel lacks userfaultfd: {error}"));
+    }
+    if let Err(error) = make_pipes_large() {
+        problems.push(format!("{PIPES} cannot be raised to {PIPE_BYTES}: {error}"));
+    }
+    problems
+}
+
+/// Pages wait in pipes; without CAP_SYS_RESOURCE CRIU gets none of the size that it wants.
+fn make_pipes_large() -> std::io::Result<()> {
+    let now: u64 = std::fs::read_to_string(PIPES)?.trim().parse().unwrap_or(0);
+    if now >= PIPE_BYTES {
+        return Ok(());
+    }
+    std::fs::write(PIPES, PIPE_BYTES.to_string())
+}
+
 /// Dumps the frozen container with first process `pid` into `images`. It stays frozen.
 ///
 /// # Errors
@@ -86,12 +121,66 @@ pub async fn dump(
     cgroup: &Path,
     images: &Path,
 ) -> Result<(), String> {
-    let outcome = Command::new("criu")
+    dump_command(pid, network_inode, cgroup, images)
+        .run()
+        .await
+        .map(drop)
+        .map_err(|error| with_log(&error, &images.join(DUMP_LOG)))
+}
+
+/// A CRIU that has dumped all but pages of memory, and gives those out.
+#[derive(Debug)]
+pub struct PageServer {
+    /// Where it gives them out.
+    pub pages: TcpStream,
+    /// Ends when it does: all pages are over, or nobody asks any more.
+    pub ended: JoinHandle<Result<String, CommandError>>,
+}
+
+/// Dumps as [`dump`] does, but for the pages of memory, which CRIU keeps and gives out.
+///
+/// # Errors
+/// As [`dump`].
+pub async fn dump_all_but_pages(
+    pid: u32,
+    network_inode: u64,
+    cgroup: &Path,
+    images: &Path,
+) -> Result<PageServer, String> {
+    /// The descriptors that CRIU gets.
+    const PAGES_FD: i32 = 10;
+    const STATUS_FD: i32 = 11;
+    let told = |error: std::io::Error| format!("a socket for pages: {error}");
+    let (near, far) = socket_pair().await.map_err(told)?;
+    let (status, mut ready) = status_pipe().map_err(told)?;
+    let running = dump_command(pid, network_inode, cgroup, images)
+        .args(["--lazy-pages", "--ps-socket", &PAGES_FD.to_string()])
+        .args(["--status-fd", &STATUS_FD.to_string()])
+        .inherit(PAGES_FD, far)
+        .inherit(STATUS_FD, status)
+        .start()
+        .map_err(|error| error.to_string())?;
+    let ended = tokio::spawn(running.end());
+    let mut byte = [0];
+    // One byte: all but the pages is in the images. None: it has ended.
+    if ready.read(&mut byte).await.map_err(told)? == 1 {
+        return Ok(PageServer { pages: near, ended });
+    }
+    let outcome = match ended.await {
+        Ok(Ok(_)) => "criu dump has ended before it gave out any memory".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(with_log(&outcome, &images.join(DUMP_LOG)))
+}
+
+fn dump_command(pid: u32, network_inode: u64, cgroup: &Path, images: &Path) -> Command {
+    Command::new("criu")
         .args(["dump", "--tree"])
         .arg(pid.to_string())
         .arg("--images-dir")
         .arg(images.display().to_string())
-        .args(["--log-file", "dump.log", "-v4"])
+        .args(["--log-file", DUMP_LOG])
         .args([
             "--tcp-established",
             "--file-locks",
@@ -101,50 +190,41 @@ pub async fn dump(
         .args(["--skip-in-flight", "--manage-cgroups=ignore"])
         .args(["--ext-mount-map", "auto", "--enable-external-sharing"])
         .args(["--enable-external-masters", "--enable-fs", "hugetlbfs"])
+        .args(["--network-lock", "skip"])
         .args(["--leave-running", "--external"])
-        .arg(format!("net[{network_inode}]:{NETWORK}"))
+        .arg(format!("net[{network_inode}]:{EXTERNAL_NETWORK}"))
         .arg("--freeze-cgroup")
         .arg(cgroup.display().to_string())
         .limit(LIMIT)
-        .run()
-        .await;
-    outcome
-        .map(drop)
-        .map_err(|error| with_log(&error, &images.join("dump.log")))
 }
 
-/// Restores the container `name` from `images` into the network namespace `network`.
+/// Two ends of a connection that nobody else can take part in. CRIU wants TCP.
 ///
 /// # Errors
-/// Where LXC or CRIU fails; the end of CRIU's log is in the error.
-pub async fn restore(name: &str, images: &Path, network: &Path) -> Result<(), String> {
-    let namespace =
-        std::fs::File::open(network).map_err(|error| format!("{}: {error}", network.display()))?;
-    // LXC passes CRIU no options of ours; CRIU reads them from here.
-    let options = images.join("carnet-criu.conf");
-    std::fs::write(
-        &options,
-        format!("inherit-fd fd[{INHERITED_FD}]:{NETWORK}\n"),
-    )
-    .map_err(|error| format!("{}: {error}", options.display()))?;
-    let outcome = Command::new("lxc-checkpoint")
-        .args(["--restore", "--name", name, "--checkpoint-dir"])
-        .arg(images.display().to_string())
-        .arg("--verbose")
-        .env("CRIU_CONFIG_FILE", &options)
-        .inherit(namespace)
-        // The container's monitor keeps standard output open for as long as it lives.
-        .detached()
-        .limit(LIMIT)
-        .run()
-        .await;
-    outcome
-        .map(drop)
-        .map_err(|error| with_log(&error, &images.join("restore.log")))
+/// Where the loopback does not work.
+pub async fn socket_pair() -> std::io::Result<(TcpStream, OwnedFd)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let near = TcpStream::connect(listener.local_addr()?).await?;
+    loop {
+        let (far, from) = listener.accept().await?;
+        // Somebody else on this machine may have been quicker.
+        if from == near.local_addr()? {
+            near.set_nodelay(true)?;
+            far.set_nodelay(true)?;
+            let far = far.into_std()?;
+            far.set_nonblocking(false)?;
+            return Ok((near, far.into()));
+        }
+    }
+}
+
+fn status_pipe() -> std::io::Result<(OwnedFd, pipe::Receiver)> {
+    let (sender, receiver) = pipe::pipe()?;
+    Ok((sender.into_blocking_fd()?, receiver))
 }
 
 /// An error with what CRIU's log says of it.
-fn with_log(error: &CommandError, log: &Path) -> String {
+pub fn with_log(error: &dyn std::fmt::Display, log: &Path) -> String {
     /// How many lines of the log are told.
     const LINES: usize = 8;
     let log = std::fs::read(log).unwrap_or_default();
@@ -152,6 +232,8 @@ fn with_log(error: &CommandError, log: &Path) -> String {
     let told: Vec<&str> = log
         .lines()
         .filter(|line| line.contains("Error"))
+        // Without CAP_SYS_RESOURCE it says so every time, and goes on.
+        .filter(|line| !line.contains("Can't setup RLIMIT_NOFILE"))
         // Where there is no /dev/net/tun CRIU says so every time, and goes on.
         .filter(|line| !line.contains("tun: Unable to create tun"))
         .collect();

@@ -273,7 +273,9 @@ impl Definition {
         line("lxc.tty.max", "0");
         line("lxc.pty.max", "1");
         line("lxc.net.0.type", "veth");
-        line("lxc.net.0.link", &place.bridge);
+        if let Some(bridge) = &place.bridge {
+            line("lxc.net.0.link", bridge);
+        }
         line("lxc.net.0.flags", "up");
         line("lxc.net.0.veth.pair", &place.host_interface);
         line("lxc.net.0.name", &self.network.interface);
@@ -295,7 +297,8 @@ impl Definition {
 pub struct ContainerPlace {
     /// Its root file system.
     pub rootfs: String,
-    pub bridge: String,
+    /// The bridge that it is on; none while it may not be heard.
+    pub bridge: Option<String>,
     /// The host's end of its veth.
     pub host_interface: String,
 }
@@ -304,7 +307,7 @@ impl ContainerPlace {
     fn nowhere() -> Self {
         Self {
             rootfs: "/nowhere".to_owned(),
-            bridge: "none".to_owned(),
+            bridge: None,
             host_interface: "none".to_owned(),
         }
     }
@@ -345,7 +348,7 @@ lxc.net.0.ipv4.address = 10.88.2.1/16
         definition.validate().unwrap();
         let place = ContainerPlace {
             rootfs: "dir:/elsewhere".to_owned(),
-            bridge: "br1".to_owned(),
+            bridge: Some("br1".to_owned()),
             host_interface: host_interface(&ContainerName::new("App1").unwrap()),
         };
         assert_eq!(parse(&definition.config(&place)).unwrap(), definition);

@@ -4,21 +4,29 @@ mod cgroup;
 mod claim;
 pub mod criu;
 pub mod definition;
+pub mod guard;
 mod network;
 mod room;
+mod standby;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use carnet_api::agent::{Container, Described};
 use carnet_api::v1::ContainerState;
+use carnet_core::migration::Strategy;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use self::cgroup::{Cgroup, wait_until};
 use self::definition::{ContainerPlace, Definition, host_interface};
-use crate::exec::Command;
-use crate::runtime::{ContainerName, Done, Runtime, RuntimeError};
+use self::guard::Guard;
+use self::standby::Standby;
+use crate::exec::{Command, CommandError};
+use crate::runtime::{ContainerName, Done, Pages, Runtime, RuntimeError};
 
 /// Where LXC keeps its containers.
 const CONTAINERS: &str = "/var/lib/lxc";
@@ -34,17 +42,50 @@ const PROBLEMS_AGE: Duration = Duration::from_secs(60);
 pub struct LxcRuntime {
     /// The bridge that containers are on.
     bridge: String,
+    /// The program `carnet`, for guards.
+    program: PathBuf,
     /// What was found out about the machine, and when.
-    problems: Mutex<Option<(Instant, Vec<String>)>>,
+    problems: Mutex<Option<(Instant, Problems)>>,
+    /// What is under way with containers, by their names; gone with this process.
+    underway: std::sync::Mutex<HashMap<String, Arc<Mutex<Underway>>>>,
+}
+
+/// What keeps a machine from taking part in migrations.
+#[derive(Debug, Clone, Default)]
+struct Problems {
+    all: Vec<String>,
+    /// In those whose memory follows.
+    post_copy: Vec<String>,
+}
+
+/// What is under way with one container.
+#[derive(Debug, Default)]
+struct Underway {
+    standby: Option<Standby>,
+    /// Of a container that runs, and whose memory follows.
+    guard: Option<Guard>,
+    /// Of a frozen container, whose memory is being given out.
+    page_server: Option<JoinHandle<Result<String, CommandError>>>,
 }
 
 impl LxcRuntime {
-    /// Containers' veths are put on `bridge`.
-    pub fn new(bridge: String) -> Self {
+    /// Containers' veths are put on `bridge`; `program` is `carnet`.
+    pub fn new(bridge: String, program: PathBuf) -> Self {
         Self {
             bridge,
+            program,
             problems: Mutex::new(None),
+            underway: std::sync::Mutex::new(HashMap::new()),
         }
+    }
+
+    fn underway(&self, name: &ContainerName) -> Arc<Mutex<Underway>> {
+        self.underway
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(name.to_string())
+            .or_default()
+            .clone()
     }
 
     fn directory(name: &ContainerName) -> PathBuf {
@@ -93,32 +134,25 @@ impl LxcRuntime {
             .ok_or_else(|| RuntimeError::Refused(format!("`{name}` has no link on this edge")))
     }
 
-    async fn state(name: &ContainerName) -> Done<ContainerState> {
+    fn state(name: &ContainerName) -> ContainerState {
         if !Self::is_defined(name) {
-            return Ok(ContainerState::Missing);
+            return ContainerState::Missing;
         }
-        if Self::cgroup(name).is_some_and(|cgroup| cgroup.is_frozen()) {
-            return Ok(ContainerState::Frozen);
-        }
-        let state = Command::new("lxc-info")
-            .args(["--name", name.as_str(), "--state", "--no-humanize"])
-            .run()
-            .await?;
-        Ok(match state.trim() {
-            "RUNNING" => ContainerState::Running,
-            "FROZEN" => ContainerState::Frozen,
+        // Not asked of LXC: a monitor that stands by does not answer.
+        match Self::cgroup(name) {
+            // As it was told: what CRIU holds does not count as frozen.
+            Some(cgroup) if cgroup.is_to_freeze() => ContainerState::Frozen,
+            Some(cgroup) if cgroup.first_process().is_some() && standby::has_started(name) => {
+                ContainerState::Running
+            }
             _ => ContainerState::Stopped,
-        })
+        }
     }
 
-    async fn first_process(name: &ContainerName) -> Done<u32> {
-        let pid = Command::new("lxc-info")
-            .args(["--name", name.as_str(), "--pid", "--no-humanize"])
-            .run()
-            .await?;
-        pid.trim()
-            .parse()
-            .map_err(|_| RuntimeError::Refused(format!("`{name}` does not run")))
+    fn first_process(name: &ContainerName) -> Done<u32> {
+        Self::cgroup(name)
+            .and_then(|cgroup| cgroup.first_process())
+            .ok_or_else(|| RuntimeError::Refused(format!("`{name}` does not run")))
     }
 
     /// The cgroup of a container that is alive.
@@ -126,6 +160,21 @@ impl LxcRuntime {
         Self::cgroup(name).ok_or_else(|| {
             RuntimeError::Refused(format!("`{name}` does not run: it has no cgroup"))
         })
+    }
+
+    async fn found_out(&self) -> Problems {
+        let mut known = self.problems.lock().await;
+        if let Some((found_out, problems)) = known.as_ref()
+            && found_out.elapsed() < PROBLEMS_AGE
+        {
+            return problems.clone();
+        }
+        let problems = Problems {
+            all: Self::find_problems().await,
+            post_copy: criu::post_copy_problems().await,
+        };
+        *known = Some((Instant::now(), problems.clone()));
+        problems
     }
 
     async fn find_problems() -> Vec<String> {
@@ -157,6 +206,16 @@ impl LxcRuntime {
     }
 }
 
+/// Shows the network where a container is, for those that it sends nothing to. Nobody waits for
+/// it, and that it may fail harms nobody.
+fn announce(pid: u32, network: definition::Network) {
+    tokio::spawn(async move {
+        if let Err(error) = network::announce(pid, &network).await {
+            tracing::debug!(%error, "a container was not announced");
+        }
+    });
+}
+
 /// Where a program is, if it is anywhere in `PATH`.
 fn which(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
@@ -186,7 +245,7 @@ impl Runtime for LxcRuntime {
             let Ok(name) = ContainerName::new(&entry.file_name().to_string_lossy()) else {
                 continue;
             };
-            let state = Self::state(&name).await?;
+            let state = Self::state(&name);
             if state != ContainerState::Missing {
                 containers.push(Container {
                     name: name.to_string(),
@@ -197,25 +256,35 @@ impl Runtime for LxcRuntime {
         Ok(containers)
     }
 
+    async fn recover(&self, unfinished: &[ContainerName]) {
+        standby::sweep(|name| Self::cgroup(name).is_none()).await;
+        let Ok(entries) = fs::read_dir(IMAGES) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let is_needed = unfinished
+                .iter()
+                .any(|name| name.as_str() == entry.file_name().to_string_lossy());
+            if !is_needed && let Err(error) = remove_directory(&entry.path()) {
+                tracing::warn!(%error, "memory images of an earlier move cannot be removed");
+            }
+        }
+    }
+
     async fn placed_claim(&self, name: &ContainerName) -> Done<Option<String>> {
-        let pid = Self::first_process(name).await?;
-        claim::read(pid)
+        claim::read(Self::first_process(name)?)
     }
 
     async fn problems(&self) -> Vec<String> {
-        let mut known = self.problems.lock().await;
-        if let Some((found_out, problems)) = known.as_ref()
-            && found_out.elapsed() < PROBLEMS_AGE
-        {
-            return problems.clone();
-        }
-        let problems = Self::find_problems().await;
-        *known = Some((Instant::now(), problems.clone()));
-        problems
+        self.found_out().await.all
+    }
+
+    async fn post_copy_problems(&self) -> Vec<String> {
+        self.found_out().await.post_copy
     }
 
     async fn describe(&self, name: &ContainerName) -> Done<Described> {
-        match Self::state(name).await? {
+        match Self::state(name) {
             ContainerState::Running | ContainerState::Frozen => {}
             ContainerState::Missing => {
                 return Err(RuntimeError::Refused(format!(
@@ -235,6 +304,7 @@ impl Runtime for LxcRuntime {
                 .map_err(|error| RuntimeError::Refused(error.to_string()))?,
             memory_bytes: Self::living_cgroup(name)?.resident_bytes(),
             rootfs_bytes: room::used_below(&rootfs),
+            post_copy_problems: self.post_copy_problems().await,
         })
     }
 
@@ -262,14 +332,8 @@ impl Runtime for LxcRuntime {
         let rootfs = self.rootfs(name);
         fs::create_dir_all(&rootfs).map_err(RuntimeError::file(&rootfs))?;
         self.make_images_directory(name)?;
-        let place = ContainerPlace {
-            rootfs: format!("dir:{}", rootfs.display()),
-            bridge: self.bridge.clone(),
-            host_interface: host_interface(name),
-        };
-        network::make(name, &place.host_interface, &definition.network).await?;
-        let config = Self::directory(name).join("config");
-        fs::write(&config, definition.config(&place)).map_err(RuntimeError::file(&config))
+        network::make(name, &host_interface(name), &definition.network).await?;
+        self.define(name, &definition, None)
     }
 
     fn rootfs(&self, name: &ContainerName) -> PathBuf {
@@ -291,59 +355,176 @@ impl Runtime for LxcRuntime {
         Ok(())
     }
 
-    async fn dump(&self, name: &ContainerName) -> Done {
+    async fn dump(&self, name: &ContainerName, strategy: Strategy) -> Done<Option<Pages>> {
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
         let cgroup = Self::living_cgroup(name)?;
+        Self::end_page_server(&mut underway, &cgroup).await?;
         // A process that a signal wakes leaves the freezer for a moment, and is back at once.
         if !cgroup.is_to_freeze() || !wait_until(|| cgroup.is_frozen()).await {
             return Err(RuntimeError::Refused(format!("`{name}` is not frozen")));
         }
-        self.forget_images(name).await?;
+        remove_directory(&self.images(name))?;
         self.make_images_directory(name)?;
-        let pid = Self::first_process(name).await?;
+        let pid = Self::first_process(name)?;
         let namespace = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let inode = std::os::unix::fs::MetadataExt::ino(
             &fs::metadata(&namespace).map_err(RuntimeError::file(&namespace))?,
         );
-        criu::dump(pid, inode, cgroup.path(), &self.images(name))
+        let images = self.images(name);
+        let dumped = match strategy {
+            Strategy::StopAndCopy => criu::dump(pid, inode, cgroup.path(), &images)
+                .await
+                .map(|()| None),
+            Strategy::PostCopy => criu::dump_all_but_pages(pid, inode, cgroup.path(), &images)
+                .await
+                .map(|server| {
+                    underway.page_server = Some(server.ended);
+                    Some(Box::new(server.pages) as Pages)
+                }),
+        };
+        // CRIU thaws the cgroup while it holds the processes itself, and freezes it again as its
+        // last act: one that dies, or that still gives out memory, would let them run.
+        cgroup
+            .freeze()
             .await
-            .map_err(RuntimeError::Refused)
+            .map_err(RuntimeError::file(cgroup.path()))?;
+        dumped.map_err(RuntimeError::Refused)
     }
 
     async fn thaw(&self, name: &ContainerName) -> Done {
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
         if let Some(cgroup) = Self::cgroup(name) {
+            Self::end_page_server(&mut underway, &cgroup).await?;
             let host_interface = Self::host_interface(name).await?;
             network::join(&host_interface, &self.bridge).await?;
             cgroup.thaw().map_err(RuntimeError::file(cgroup.path()))?;
-        }
-        self.forget_images(name).await
-    }
-
-    async fn restore(&self, name: &ContainerName) -> Done {
-        let definition = Self::definition(name)?;
-        let host_interface = Self::host_interface(name).await?;
-        if Self::state(name).await? != ContainerState::Running {
-            if !network::namespace_path(name).exists() {
-                network::make(name, &host_interface, &definition.network).await?;
+            // It may have been heard from elsewhere meanwhile.
+            if let (Ok(definition), Some(pid)) = (Self::definition(name), cgroup.first_process()) {
+                announce(pid, definition.network);
             }
-            criu::restore(
-                name.as_str(),
-                &self.images(name),
-                &network::namespace_path(name),
-            )
-            .await
-            .map_err(RuntimeError::Refused)?;
         }
-        Ok(())
+        remove_directory(&self.images(name))
     }
 
-    async fn connect(&self, name: &ContainerName) -> Done {
-        if Self::cgroup(name).is_none() {
+    async fn stand_by(&self, name: &ContainerName, strategy: Strategy) -> Done {
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
+        self.begin(name, strategy, &mut underway).await
+    }
+
+    async fn restore(
+        &self,
+        name: &ContainerName,
+        strategy: Strategy,
+        pages: Option<Pages>,
+    ) -> Done {
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
+        if Self::state(name) == ContainerState::Running
+            || underway.standby.as_ref().is_some_and(Standby::is_restored)
+        {
+            return Ok(());
+        }
+        if strategy == Strategy::PostCopy && pages.is_none() {
+            return Err(RuntimeError::Refused(format!(
+                "the memory of `{name}` that was to follow cannot be had any more"
+            )));
+        }
+        if underway.standby.is_none() {
+            self.begin(name, strategy, &mut underway).await?;
+        }
+        let Some(mut standby) = underway.standby.take() else {
+            return Ok(());
+        };
+        match standby.restore(pages).await {
+            Ok(()) => {
+                underway.standby = Some(standby);
+                Ok(())
+            }
+            Err(problem) => {
+                standby.stop().await;
+                Err(RuntimeError::Refused(problem))
+            }
+        }
+    }
+
+    async fn start(&self, name: &ContainerName) -> Done {
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
+        if !Self::is_defined(name) {
             return Ok(());
         }
         let definition = Self::definition(name)?;
         let host_interface = Self::host_interface(name).await?;
-        network::join(&host_interface, &self.bridge).await?;
-        network::announce(name, &definition.network).await?;
+        let alive = Self::cgroup(name).is_some_and(|cgroup| cgroup.first_process().is_some());
+        match underway.standby.take() {
+            Some(mut standby) => {
+                // Before it runs: what the kernel sends as its sockets come to life shows the
+                // network where it is now.
+                network::join(&host_interface, &self.bridge).await?;
+                match standby.start().await {
+                    Ok(guard) => underway.guard = guard,
+                    Err(problem) => {
+                        // CRIU has killed what it did not get to run.
+                        network::leave(&host_interface).await?;
+                        standby::has_failed(name).map_err(RuntimeError::Refused)?;
+                        return Err(RuntimeError::Refused(problem));
+                    }
+                }
+                standby::is_known_to_run(name).map_err(RuntimeError::Refused)?;
+            }
+            None if alive => {
+                standby::is_known_to_run(name).map_err(RuntimeError::Refused)?;
+                network::join(&host_interface, &self.bridge).await?;
+            }
+            // It has run, and ended since.
+            None if standby::has_run(name) => return Ok(()),
+            None => {
+                return Err(RuntimeError::Refused(format!(
+                    "`{name}` was told to run as the agent died, and does not run: it is not known whether it did; see {}",
+                    standby::directory(name).display()
+                )));
+            }
+        }
+        // Where it is restored, CRIU would put it on the bridge that stands there, and too early.
+        self.define(name, &definition, Some(self.bridge.clone()))?;
+        if let Some(pid) = Self::cgroup(name).and_then(|cgroup| cgroup.first_process()) {
+            announce(pid, definition.network);
+        }
+        Ok(())
+    }
+
+    fn has_started(&self, name: &ContainerName) -> bool {
+        standby::has_started(name)
+    }
+
+    async fn settle(&self, name: &ContainerName) -> Done {
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
+        // A guard says it once; after that, it stands where it wrote it.
+        let mut guard = underway.guard.take();
+        let outcome = match &mut guard {
+            Some(guard) => guard.settle().await,
+            None if standby::is_guarded(name) => {
+                guard::await_outcome(&standby::directory(name)).await
+            }
+            None => Ok(()),
+        };
+        if let Err(problem) = outcome {
+            // The guard has done this, unless it died itself.
+            if let Some(cgroup) = Self::cgroup(name) {
+                cgroup
+                    .kill()
+                    .await
+                    .map_err(RuntimeError::file(cgroup.path()))?;
+            }
+            if let Some(guard) = &mut guard {
+                guard.stop_pages();
+            }
+            return Err(RuntimeError::Refused(problem));
+        }
         Ok(())
     }
 
@@ -352,7 +533,13 @@ impl Runtime for LxcRuntime {
     }
 
     async fn remove(&self, name: &ContainerName) -> Done {
-        self.forget_images(name).await?;
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
+        if let Some(standby) = underway.standby.take() {
+            standby.stop().await;
+        }
+        *underway = Underway::default();
+        remove_directory(&self.images(name))?;
         if !Self::directory(name).exists() {
             return Ok(());
         }
@@ -374,11 +561,85 @@ impl Runtime for LxcRuntime {
             )));
         }
         network::remove(name, &host_interface).await?;
+        remove_directory(&standby::directory(name))?;
         remove_directory(&Self::directory(name))
     }
 }
 
 impl LxcRuntime {
+    /// Writes a container's definition down, whole or not at all.
+    fn define(
+        &self,
+        name: &ContainerName,
+        definition: &Definition,
+        bridge: Option<String>,
+    ) -> Done {
+        let place = ContainerPlace {
+            rootfs: format!("dir:{}", self.rootfs(name).display()),
+            bridge,
+            host_interface: host_interface(name),
+        };
+        let config = Self::directory(name).join("config");
+        let new = Self::directory(name).join("config.new");
+        fs::write(&new, definition.config(&place))
+            .and_then(|()| fs::rename(&new, &config))
+            .map_err(RuntimeError::file(&config))
+    }
+
+    /// Has LXC stand by, in place of whatever stood by before.
+    async fn begin(
+        &self,
+        name: &ContainerName,
+        strategy: Strategy,
+        underway: &mut Underway,
+    ) -> Done {
+        if let Some(before) = underway.standby.take() {
+            before.stop().await;
+        }
+        // LXC's monitor of before outlives its command for a moment.
+        if !wait_until(|| Self::cgroup(name).is_none()).await {
+            return Err(RuntimeError::Refused(format!(
+                "something of `{name}` runs here; see lxc-info -n {name}"
+            )));
+        }
+        let definition = Self::definition(name)?;
+        let host_interface = Self::host_interface(name).await?;
+        if !network::namespace_path(name).exists() {
+            network::make(name, &host_interface, &definition.network).await?;
+        }
+        let criu = which("criu")
+            .ok_or_else(|| RuntimeError::Refused("criu is missing: apt install criu".to_owned()))?;
+        let standby = Standby::begin(standby::Begin {
+            name,
+            images: &self.images(name),
+            network: &network::namespace_path(name),
+            strategy,
+            program: &self.program,
+            criu: &criu,
+        })
+        .await
+        .map_err(RuntimeError::Refused)?;
+        underway.standby = Some(standby);
+        Ok(())
+    }
+
+    /// Waits until CRIU has let go of a frozen container whose pages nobody asks for any more.
+    async fn end_page_server(underway: &mut Underway, cgroup: &Cgroup) -> Done {
+        if let Some(server) = underway.page_server.take()
+            && let Ok(Err(error)) = server.await
+        {
+            tracing::debug!(%error, "a page server has ended");
+        }
+        // One that another process started.
+        if wait_until(|| !cgroup.is_traced()).await {
+            Ok(())
+        } else {
+            Err(RuntimeError::Refused(
+                "CRIU does not let go of its processes; see: ps -C criu".to_owned(),
+            ))
+        }
+    }
+
     fn make_images_directory(&self, name: &ContainerName) -> Done {
         let images = self.images(name);
         fs::create_dir_all(&images).map_err(RuntimeError::file(&images))?;

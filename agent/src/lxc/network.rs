@@ -103,9 +103,10 @@ pub async fn leave(host_interface: &str) -> Result<(), CommandError> {
         .map(drop)
 }
 
-/// Tells the network where the container is now (gratuitous ARP).
-pub async fn announce(name: &ContainerName, network: &Network) -> Result<(), CommandError> {
-    ip(&["netns", "exec", &namespace(name)])
+/// Tells the network where the container with the process `pid` is now (gratuitous ARP).
+pub async fn announce(pid: u32, network: &Network) -> Result<(), CommandError> {
+    Command::new("nsenter")
+        .arg(format!("--net=/proc/{pid}/ns/net"))
         .args(["arping", "-U", "-c", "1", "-I"])
         .arg(network.interface.clone())
         .arg(network.address.to_string())

@@ -11,7 +11,9 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use carnet_api::agent::{Container, Described};
+use carnet_core::migration::Strategy;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Why a runtime did not do what it was asked.
 #[derive(Debug, Error)]
@@ -39,6 +41,14 @@ impl RuntimeError {
 /// The outcome of an operation of a runtime.
 pub type Done<T = ()> = Result<T, RuntimeError>;
 
+/// The two ways between what gives out pages of memory and what asks for them.
+pub type Pages = Box<dyn PageStream>;
+
+/// What [`Pages`] are: bytes both ways, which only runtimes of the same kind understand.
+pub trait PageStream: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> PageStream for T {}
+
 /// Containers on one edge.
 ///
 /// Every operation may be repeated: done again after it succeeded, or after a crash in its midst,
@@ -53,6 +63,13 @@ pub trait Runtime: Send + Sync + 'static {
         &self,
         name: &ContainerName,
     ) -> impl Future<Output = Done<Option<String>>> + Send;
+
+    /// Ends what a process before this one has left half done, and removes its memory images, but
+    /// those of `unfinished`, which are needed still. Comes before anything else.
+    fn recover(&self, unfinished: &[ContainerName]) -> impl Future<Output = ()> + Send;
+
+    /// What keeps this edge from [`Strategy::PostCopy`]; empty: nothing.
+    fn post_copy_problems(&self) -> impl Future<Output = Vec<String>> + Send;
 
     /// What keeps this edge from taking part in a migration; empty: nothing.
     fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
@@ -85,18 +102,52 @@ pub trait Runtime: Send + Sync + 'static {
     fn freeze(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
 
     /// Writes the memory of a frozen container into [`images`](Self::images). It stays frozen.
-    fn dump(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+    ///
+    /// With [`Strategy::PostCopy`] the pages of its memory stay behind, and are given out on the
+    /// stream that is returned, to the [`restore`](Self::restore) at its other end. With it the
+    /// stream ends; the container stays as it is.
+    fn dump(
+        &self,
+        name: &ContainerName,
+        strategy: Strategy,
+    ) -> impl Future<Output = Done<Option<Pages>>> + Send;
 
     /// Puts a container back on the network and lets it run on, if it was frozen; removes its
     /// images.
     fn thaw(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
 
-    /// Brings a prepared container to life from [`images`](Self::images), not yet on the network.
-    /// Done where it runs already; where it fails, nothing runs.
-    fn restore(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+    /// Does for a prepared container everything that can be done before its images are here.
+    fn stand_by(
+        &self,
+        name: &ContainerName,
+        strategy: Strategy,
+    ) -> impl Future<Output = Done> + Send;
 
-    /// Puts a restored container on the network, if it is still there.
-    fn connect(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+    /// Makes a prepared container from [`images`](Self::images), all but the last word: it does
+    /// not run, and is not on the network. `pages` is where the rest of its memory comes from, if
+    /// it follows.
+    ///
+    /// Done where it is ready, or runs, already; where it fails, nothing of it is there. What is
+    /// ready when this process ends never runs.
+    fn restore(
+        &self,
+        name: &ContainerName,
+        strategy: Strategy,
+        pages: Option<Pages>,
+    ) -> impl Future<Output = Done> + Send;
+
+    /// Puts a container that was restored on the network, if it is still there, and lets it run.
+    fn start(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+
+    /// Whether [`start`](Self::start) has let it run, whatever has become of it since.
+    fn has_started(&self, name: &ContainerName) -> bool;
+
+    /// Waits until all memory of a started container is here.
+    ///
+    /// # Errors
+    /// Where it will never be; the container has been killed then, before it could use memory
+    /// that it does not have.
+    fn settle(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
 
     /// Removes the images.
     fn forget_images(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;

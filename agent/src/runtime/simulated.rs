@@ -1,11 +1,16 @@
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use carnet_api::agent::{Container, Described};
 use carnet_api::v1::ContainerState;
+use carnet_core::migration::Strategy;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
 
-use super::{ContainerName, Done, Runtime, RuntimeError};
+use super::{ContainerName, Done, Pages, Runtime, RuntimeError};
 
 /// Containers that are directories: nothing runs in them. For tests, and for fleets larger than
 /// one machine can hold.
@@ -14,11 +19,23 @@ use super::{ContainerName, Done, Runtime, RuntimeError};
 /// ROOT/containers/NAME/container.json   state and memory
 /// ROOT/containers/NAME/rootfs/          its files; the claim code is at rootfs/run/carnet-claim
 /// ROOT/images/NAME/memory               its memory, while it moves
+/// ROOT/started/NAME                     it was restored, and has run since
 /// ROOT/problems                         what is said to be wrong with the edge, a line each
 /// ```
 #[derive(Debug)]
 pub struct SimulatedRuntime {
     root: PathBuf,
+    /// Those that were restored and not started; lost with this process.
+    ready: Mutex<HashMap<String, Memory>>,
+    /// Memory on its way.
+    following: Mutex<HashMap<String, JoinHandle<std::io::Result<String>>>>,
+}
+
+/// The memory of a container that was restored and not started.
+#[derive(Debug)]
+enum Memory {
+    Here(String),
+    Follows(Pages),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +43,28 @@ struct Simulated {
     state: ContainerState,
     /// What a real container would hold in memory.
     memory: String,
+    /// It runs, and its memory is not here yet.
+    memory_follows: bool,
+}
+
+impl Simulated {
+    fn new(state: ContainerState, memory: &str) -> Self {
+        Self {
+            state,
+            memory: memory.to_owned(),
+            memory_follows: false,
+        }
+    }
 }
 
 impl SimulatedRuntime {
     /// Its containers are below `root`.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self {
+            root,
+            ready: Mutex::default(),
+            following: Mutex::default(),
+        }
     }
 
     /// Makes a running container with something in its memory.
@@ -41,13 +74,7 @@ impl SimulatedRuntime {
     pub fn create(&self, name: &ContainerName, memory: &str) -> Done {
         let rootfs = self.rootfs(name);
         fs::create_dir_all(&rootfs).map_err(RuntimeError::file(&rootfs))?;
-        self.save(
-            name,
-            &Simulated {
-                state: ContainerState::Running,
-                memory: memory.to_owned(),
-            },
-        )
+        self.save(name, &Simulated::new(ContainerState::Running, memory))
     }
 
     fn directory(&self, name: &ContainerName) -> PathBuf {
@@ -82,6 +109,10 @@ impl SimulatedRuntime {
         self.save(name, &Simulated { state, ..simulated })
     }
 
+    fn started(&self, name: &ContainerName) -> PathBuf {
+        self.root.join("started").join(name.as_str())
+    }
+
     fn memory_image(&self, name: &ContainerName) -> PathBuf {
         self.images(name).join("memory")
     }
@@ -97,6 +128,22 @@ fn remove_directory(path: &Path) -> Done {
 }
 
 impl Runtime for SimulatedRuntime {
+    async fn recover(&self, unfinished: &[ContainerName]) {
+        let Ok(entries) = fs::read_dir(self.root.join("images")) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !unfinished.iter().any(|needed| needed.as_str() == name) {
+                let _ = remove_directory(&entry.path());
+            }
+        }
+    }
+
+    async fn post_copy_problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     async fn containers(&self) -> Done<Vec<Container>> {
         let mut containers = Vec::new();
         let Ok(entries) = fs::read_dir(self.root.join("containers")) else {
@@ -142,6 +189,7 @@ impl Runtime for SimulatedRuntime {
             description: serde_json::json!({ "simulated": true }),
             memory_bytes: simulated.memory.len() as u64,
             rootfs_bytes: 0,
+            post_copy_problems: Vec::new(),
         })
     }
 
@@ -163,13 +211,7 @@ impl Runtime for SimulatedRuntime {
         for directory in [self.rootfs(name), self.images(name)] {
             fs::create_dir_all(&directory).map_err(RuntimeError::file(&directory))?;
         }
-        self.save(
-            name,
-            &Simulated {
-                state: ContainerState::Stopped,
-                memory: String::new(),
-            },
-        )
+        self.save(name, &Simulated::new(ContainerState::Stopped, ""))
     }
 
     fn rootfs(&self, name: &ContainerName) -> PathBuf {
@@ -189,15 +231,33 @@ impl Runtime for SimulatedRuntime {
         }
     }
 
-    async fn dump(&self, name: &ContainerName) -> Done {
+    async fn dump(&self, name: &ContainerName, strategy: Strategy) -> Done<Option<Pages>> {
         let simulated = self.load(name)?;
         if simulated.state != ContainerState::Frozen {
             return Err(RuntimeError::Refused(format!("`{name}` is not frozen")));
         }
+        self.forget_images(name).await?;
         let images = self.images(name);
         fs::create_dir_all(&images).map_err(RuntimeError::file(&images))?;
-        let path = self.memory_image(name);
-        fs::write(&path, simulated.memory).map_err(RuntimeError::file(&path))
+        match strategy {
+            Strategy::StopAndCopy => {
+                let path = self.memory_image(name);
+                fs::write(&path, simulated.memory).map_err(RuntimeError::file(&path))?;
+                Ok(None)
+            }
+            Strategy::PostCopy => {
+                let path = images.join("follows");
+                fs::write(&path, "").map_err(RuntimeError::file(&path))?;
+                let (near, mut far) = tokio::io::duplex(1 << 16);
+                // Given out once somebody asks, by a byte.
+                tokio::spawn(async move {
+                    far.read_u8().await?;
+                    far.write_all(simulated.memory.as_bytes()).await?;
+                    far.shutdown().await
+                });
+                Ok(Some(Box::new(near)))
+            }
+        }
     }
 
     async fn thaw(&self, name: &ContainerName) -> Done {
@@ -207,23 +267,123 @@ impl Runtime for SimulatedRuntime {
         self.forget_images(name).await
     }
 
-    async fn restore(&self, name: &ContainerName) -> Done {
-        if self.load(name)?.state == ContainerState::Running {
+    async fn stand_by(&self, name: &ContainerName, _strategy: Strategy) -> Done {
+        self.load(name)?;
+        self.ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name.as_str());
+        Ok(())
+    }
+
+    async fn restore(
+        &self,
+        name: &ContainerName,
+        strategy: Strategy,
+        pages: Option<Pages>,
+    ) -> Done {
+        let simulated = self.load(name)?;
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if simulated.state == ContainerState::Running || ready.contains_key(name.as_str()) {
             return Ok(());
         }
-        let path = self.memory_image(name);
-        let memory = fs::read_to_string(&path).map_err(RuntimeError::file(&path))?;
+        let memory = match (strategy, pages) {
+            (Strategy::StopAndCopy, _) => {
+                let path = self.memory_image(name);
+                Memory::Here(fs::read_to_string(&path).map_err(RuntimeError::file(&path))?)
+            }
+            (Strategy::PostCopy, Some(pages)) => Memory::Follows(pages),
+            (Strategy::PostCopy, None) => {
+                return Err(RuntimeError::Refused(format!(
+                    "the memory of `{name}` cannot be had any more"
+                )));
+            }
+        };
+        ready.insert(name.to_string(), memory);
+        Ok(())
+    }
+
+    async fn start(&self, name: &ContainerName) -> Done {
+        if !self.record(name).exists() {
+            return Ok(());
+        }
+        let ready = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name.as_str());
+        let Some(ready) = ready else {
+            return Ok(());
+        };
+        let (memory, pages) = match ready {
+            Memory::Here(memory) => (memory, None),
+            Memory::Follows(pages) => (String::new(), Some(pages)),
+        };
+        let started = self.started(name);
+        let directory = self.root.join("started");
+        fs::create_dir_all(&directory).map_err(RuntimeError::file(&directory))?;
+        fs::write(&started, "").map_err(RuntimeError::file(&started))?;
         self.save(
             name,
             &Simulated {
                 state: ContainerState::Running,
                 memory,
+                memory_follows: pages.is_some(),
             },
-        )
+        )?;
+        if let Some(mut pages) = pages {
+            let following = tokio::spawn(async move {
+                pages.write_u8(0).await?;
+                pages.flush().await?;
+                let mut memory = String::new();
+                pages.read_to_string(&mut memory).await?;
+                if memory.is_empty() {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+                Ok(memory)
+            });
+            self.following
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(name.to_string(), following);
+        }
+        Ok(())
     }
 
-    async fn connect(&self, _name: &ContainerName) -> Done {
-        Ok(())
+    fn has_started(&self, name: &ContainerName) -> bool {
+        self.started(name).exists()
+    }
+
+    async fn settle(&self, name: &ContainerName) -> Done {
+        let following = self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name.as_str());
+        let simulated = self.load(name)?;
+        if !simulated.memory_follows {
+            return Ok(());
+        }
+        let memory = match following {
+            Some(following) => following.await.map_err(std::io::Error::other).flatten(),
+            None => Err(std::io::Error::other("the agent was restarted")),
+        };
+        match memory {
+            Ok(memory) => self.save(
+                name,
+                &Simulated {
+                    memory,
+                    memory_follows: false,
+                    ..simulated
+                },
+            ),
+            Err(error) => {
+                self.set_state(name, ContainerState::Stopped)?;
+                Err(RuntimeError::Refused(format!(
+                    "memory of `{name}` was lost on its way ({error}); it was killed"
+                )))
+            }
+        }
     }
 
     async fn forget_images(&self, name: &ContainerName) -> Done {
@@ -231,7 +391,18 @@ impl Runtime for SimulatedRuntime {
     }
 
     async fn remove(&self, name: &ContainerName) -> Done {
+        self.ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name.as_str());
         self.forget_images(name).await?;
-        remove_directory(&self.directory(name))
+        remove_directory(&self.directory(name))?;
+        let started = self.started(name);
+        match fs::remove_file(&started) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(RuntimeError::file(&started)(error))
+            }
+            _ => Ok(()),
+        }
     }
 }

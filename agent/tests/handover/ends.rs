@@ -93,7 +93,7 @@ fn what_has_run_at_the_target_is_never_discarded() {
     }
     // Whatever became of it since: its files may be all that is left.
     let record = scene.target().rootfs().with_file_name("container.json");
-    let stopped = serde_json::json!({ "state": ContainerState::Stopped, "memory": MEMORY });
+    let stopped = serde_json::json!({ "state": ContainerState::Stopped, "memory": MEMORY, "memory_follows": false });
     fs::write(&record, stopped.to_string()).unwrap();
     for _ in 0..2 {
         scene.give(&a_move, "target/discard").unwrap_err();

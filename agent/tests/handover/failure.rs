@@ -24,11 +24,19 @@ fn what_cannot_move_is_not_prepared() {
     let name = ContainerName::new("App2").unwrap();
     scene.source().simulated().create(&name, "").unwrap();
     let record = scene.source().rootfs().join("../../App2/container.json");
-    fs::write(&record, r#"{"state":"stopped","memory":""}"#).unwrap();
+    fs::write(
+        &record,
+        r#"{"state":"stopped","memory":"","memory_follows":false}"#,
+    )
+    .unwrap();
     let text = fails(&scene, &a_move, "source/prepare");
     assert!(text.contains("`App2` is stopped"), "{text}");
     // What was refused has begun nothing: put right, it goes.
-    fs::write(&record, r#"{"state":"running","memory":""}"#).unwrap();
+    fs::write(
+        &record,
+        r#"{"state":"running","memory":"","memory_follows":false}"#,
+    )
+    .unwrap();
     scene.go(&mut a_move, "source/prepare");
 }
 
@@ -92,7 +100,7 @@ fn nothing_is_done_that_was_not_prepared() {
 }
 
 #[test]
-fn a_hand_over_that_fails_leaves_it_frozen_and_resume_lets_it_run_on() {
+fn a_hand_over_that_the_target_is_not_there_for_does_not_even_freeze_it() {
     let mut scene = Scene::new();
     // The target is gone; it is there and knows nothing more of it.
     for is_gone in [true, false] {
@@ -109,7 +117,7 @@ fn a_hand_over_that_fails_leaves_it_frozen_and_resume_lets_it_run_on() {
             true => assert!(text.contains("cannot be reached"), "{text}"),
             false => assert!(text.contains("was not asked to receive"), "{text}"),
         }
-        assert!(scene.source().is_frozen());
+        assert!(scene.source().runs());
         scene.go(&mut a_move, "source/resume");
         assert!(scene.source().runs());
         assert!(!scene.source().images().exists());
@@ -140,9 +148,11 @@ fn a_hand_over_that_failed_can_be_asked_for_again() {
 
 #[test]
 fn a_restore_that_fails_leaves_nothing_running_and_the_source_can_go_on() {
-    let scene = Scene::new();
+    let mut scene = Scene::new();
     let mut a_move = scene.a_move();
     scene.go_to(&mut a_move, "source/hand-over");
+    // What was made from it already goes with the agent.
+    scene.edges[TARGET].restart();
     let memory = scene.target().images().join("memory");
     let held = fs::read(&memory).unwrap();
     fs::remove_file(&memory).unwrap();
@@ -156,9 +166,10 @@ fn a_restore_that_fails_leaves_nothing_running_and_the_source_can_go_on() {
     scene.go(&mut a_move, "target/restore");
     assert!(scene.target().runs());
 
-    let scene = Scene::new();
+    let mut scene = Scene::new();
     let mut a_move = scene.a_move();
     scene.go_to(&mut a_move, "source/hand-over");
+    scene.edges[TARGET].restart();
     fs::remove_file(scene.target().images().join("memory")).unwrap();
     fails(&scene, &a_move, "target/restore");
     a_move.raised = 1;

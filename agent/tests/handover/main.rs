@@ -15,6 +15,7 @@ mod ends;
 mod enrolment;
 mod entitlement;
 mod failure;
+mod post_copy;
 mod questions;
 mod renewal;
 mod restart;

@@ -10,7 +10,7 @@ use carnet_core::permit::{Abort, Claim, Commit, Fingerprint};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::scene::{COURSE, Caller, Edge, OTHER, SOURCE, Scene, TARGET, answer};
+use crate::scene::{Caller, Edge, OTHER, SOURCE, Scene, TARGET, answer};
 
 impl Scene {
     /// The request for the edge's next certificate, PEM.
@@ -109,7 +109,7 @@ fn moves_go_on_permits_that_name_the_renewed_certificates() {
             }
         }
         let mut after = scene.a_move();
-        scene.go_to(&mut after, COURSE[6]);
+        scene.go_to(&mut after, "target/clean");
         assert!(scene.target().runs());
         assert!(scene.source().is_empty());
     }

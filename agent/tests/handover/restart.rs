@@ -92,8 +92,12 @@ fn an_agent_killed_in_the_midst_of_an_order_goes_on_when_it_is_given_again() {
                 scene.edges[killed].start();
                 a_move.by_way_of = None;
                 let frozen = scene.source().is_frozen();
-                assert_eq!(frozen, name == "source/hand-over");
-                assert!(frozen || scene.source().runs());
+                match (name, bytes) {
+                    // It freezes after the target stands by, which takes that much or less.
+                    ("source/hand-over", 100_000..) => assert!(frozen),
+                    ("source/hand-over", 2_000) => assert!(frozen || scene.source().runs()),
+                    _ => assert!(scene.source().runs()),
+                }
                 scene.go(&mut a_move, name);
                 for name in &COURSE[3..] {
                     scene.go(&mut a_move, name);

@@ -11,10 +11,11 @@ use carnet_agent::permits::{Permits, now};
 use carnet_agent::runtime::{ContainerName, Runtime, SimulatedRuntime};
 use carnet_agent::server::{AgentError, Config, RuntimeChoice, run};
 use carnet_agent::state::{AgentState, EdgeRecord};
-use carnet_api::agent::{Described, Order, PrepareTarget, Refusals};
+use carnet_api::agent::{Described, HandOver, Order, PrepareTarget, Refusals};
 use carnet_api::tls::{self, CONTROL_NAME, Identity, SIGNING_NAME, client_config, edge_name};
 use carnet_api::v1::{ContainerState, Problem};
 use carnet_core::ids::{ContainerId, EdgeId, MigrationId};
+use carnet_core::migration::Strategy;
 use carnet_core::permit::{Abort, Claim, Commit, Party, Permit, Policy, Signer};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose,
@@ -39,23 +40,25 @@ pub const NAME: &str = "App1";
 pub const MEMORY: &str = "what nobody but the container knows";
 
 /// Every order of a hand-over that goes well, in turn.
-pub const COURSE: [&str; 7] = [
+pub const COURSE: [&str; 8] = [
     "source/prepare",
     "target/prepare",
     "source/copy-ahead",
     "source/hand-over",
     "target/restore",
+    "target/settle",
     "source/release",
     "target/clean",
 ];
 
 /// Every order there is.
-pub const ORDERS: [&str; 9] = [
+pub const ORDERS: [&str; 10] = [
     "source/prepare",
     "target/prepare",
     "source/copy-ahead",
     "source/hand-over",
     "target/restore",
+    "target/settle",
     "source/release",
     "target/clean",
     "source/resume",
@@ -369,6 +372,8 @@ pub fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[derive(Debug, Clone)]
 pub struct Move {
     pub order: Order,
+    /// How its memory goes over.
+    pub strategy: Strategy,
     /// What the source said of the container, once it has.
     pub described: Described,
     /// Where the source is told to find the target, if not where it is.
@@ -475,7 +480,9 @@ impl Scene {
                 description: serde_json::json!({ "simulated": true }),
                 memory_bytes: 0,
                 rootfs_bytes: 0,
+                post_copy_problems: Vec::new(),
             },
+            strategy: Strategy::StopAndCopy,
             by_way_of: None,
             jti: Uuid::now_v7().to_string(),
             container: ContainerId::from_uuid(Uuid::now_v7()),
@@ -517,7 +524,7 @@ impl Scene {
             ..permit.claim.clone()
         };
         match name {
-            "target/restore" | "source/release" | "target/clean" => {
+            "target/restore" | "target/settle" | "source/release" | "target/clean" => {
                 let claim = raised(1);
                 let generation = claim.generation;
                 (self.signer.sign(&Commit { claim }).unwrap(), generation)
@@ -558,6 +565,7 @@ impl Scene {
     pub fn request(&self, caller: Caller, a_move: &Move, name: &str) -> reqwest::RequestBuilder {
         let Move {
             order,
+            strategy,
             described,
             by_way_of,
             statement,
@@ -584,6 +592,10 @@ impl Scene {
             "target/prepare" => request.json(&PrepareTarget {
                 order,
                 container: described.clone(),
+            }),
+            "source/hand-over" => request.json(&HandOver {
+                order,
+                strategy: *strategy,
             }),
             _ => request.json(&order),
         }

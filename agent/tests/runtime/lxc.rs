@@ -13,6 +13,8 @@ use crate::suite::{self, Inside};
 
 /// The name of a container of LXC that runs redis-server, open to this host, on port 6379.
 const CONTAINER: &str = "CARNET_TEST_LXC_CONTAINER";
+/// The path of the program `carnet`, which guards containers whose memory follows.
+const PROGRAM: &str = "CARNET_TEST_PROGRAM";
 /// The bridge that it is on.
 const BRIDGE: &str = "br0";
 /// Within this time it answers, if it ever does.
@@ -97,10 +99,13 @@ impl Inside for Redis {
 
 /// Ends with the container running, as it was found.
 #[tokio::test]
-#[ignore = "needs a host with LXC, CRIU and a container: see CARNET_TEST_LXC_CONTAINER"]
+#[ignore = "needs a host with LXC, CRIU and a container: see CARNET_TEST_LXC_CONTAINER and \
+            CARNET_TEST_PROGRAM"]
 async fn lxc_keeps_the_same_promises() {
     let name = std::env::var(CONTAINER)
         .unwrap_or_else(|_| panic!("{CONTAINER} must name a container that runs redis-server"));
+    let program = std::env::var_os(PROGRAM)
+        .unwrap_or_else(|| panic!("{PROGRAM} must be the path of the program `carnet`"));
     let redis = Redis::new(ContainerName::new(&name).unwrap());
-    suite::all(&LxcRuntime::new(BRIDGE.to_owned()), &redis).await;
+    suite::all(&LxcRuntime::new(BRIDGE.to_owned(), program.into()), &redis).await;
 }

@@ -2,7 +2,7 @@
 //!
 //! `suite` knows no runtime. The simulated one is tested here. LXC needs a host with LXC, CRIU
 //! and a bridge: there, with a container that runs redis-server,
-//! `CARNET_TEST_LXC_CONTAINER=NAME runtime --ignored` runs the same suite.
+//! `CARNET_TEST_LXC_CONTAINER=NAME CARNET_TEST_PROGRAM=/PATH/TO/carnet runtime --ignored` runs the same suite.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

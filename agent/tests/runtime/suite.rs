@@ -7,6 +7,9 @@ use std::path::Path;
 use carnet_agent::runtime::{ContainerName, Done, Runtime};
 use carnet_agent::tree;
 use carnet_api::v1::ContainerState;
+use carnet_core::migration::Strategy;
+
+const STOP: Strategy = Strategy::StopAndCopy;
 
 /// A container that runs, as those know it who use it.
 pub trait Inside {
@@ -44,6 +47,7 @@ pub async fn all(runtime: &impl Runtime, container: &impl Inside) {
     it_tells_the_claim(runtime, container).await;
     it_is_frozen_and_thawed(runtime, container).await;
     it_is_dumped_while_frozen_and_runs_on(runtime, container).await;
+    its_memory_is_given_out_and_it_runs_on(runtime, container).await;
     it_ends_and_comes_back_to_life_as_it_was(runtime, container).await;
     // What came to life once moves again.
     it_ends_and_comes_back_to_life_as_it_was(runtime, container).await;
@@ -95,17 +99,46 @@ pub async fn it_is_dumped_while_frozen_and_runs_on(
     container: &impl Inside,
 ) {
     let name = container.name();
-    runtime.dump(name).await.unwrap_err();
+    runtime.dump(name, STOP).await.unwrap_err();
     assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
     container.remember("before the dump");
     runtime.freeze(name).await.unwrap();
-    twice(|| runtime.dump(name)).await;
+    for _ in 0..2 {
+        assert!(runtime.dump(name, STOP).await.unwrap().is_none());
+    }
     assert_eq!(state(runtime, name).await, Some(ContainerState::Frozen));
     assert!(holds_something(&runtime.images(name)));
     runtime.thaw(name).await.unwrap();
     assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
     assert_eq!(container.recall(), "before the dump");
     // What was memory is not left lying about.
+    assert!(!holds_something(&runtime.images(name)));
+}
+
+/// Nobody takes what is given out: that needs another edge. Where it is not taken, nothing is lost.
+pub async fn its_memory_is_given_out_and_it_runs_on(
+    runtime: &impl Runtime,
+    container: &impl Inside,
+) {
+    let name = container.name();
+    if !runtime.post_copy_problems().await.is_empty() {
+        return;
+    }
+    let text = "before memory is given out";
+    container.remember(text);
+    runtime.freeze(name).await.unwrap();
+    for _ in 0..2 {
+        let pages = runtime.dump(name, Strategy::PostCopy).await.unwrap();
+        assert!(pages.is_some(), "its memory is not given out");
+        assert_eq!(state(runtime, name).await, Some(ContainerState::Frozen));
+        assert!(holds_something(&runtime.images(name)));
+        // With the stream the giving out ends, and another may begin.
+        drop(pages);
+    }
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Frozen));
+    runtime.thaw(name).await.unwrap();
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+    assert_eq!(container.recall(), text);
     assert!(!holds_something(&runtime.images(name)));
 }
 
@@ -117,7 +150,7 @@ pub async fn it_ends_and_comes_back_to_life_as_it_was(
     container.remember("before the move");
     let described = runtime.describe(name).await.unwrap();
     runtime.freeze(name).await.unwrap();
-    runtime.dump(name).await.unwrap();
+    runtime.dump(name, STOP).await.unwrap();
     let mut rootfs = set_aside(&runtime.rootfs(name));
     let mut images = set_aside(&runtime.images(name));
 
@@ -135,21 +168,29 @@ pub async fn it_ends_and_comes_back_to_life_as_it_was(
     // It does not run, and there is nothing to bring it to life from.
     runtime.describe(name).await.unwrap_err();
     runtime.freeze(name).await.unwrap_err();
-    runtime.dump(name).await.unwrap_err();
-    runtime.restore(name).await.unwrap_err();
+    runtime.dump(name, STOP).await.unwrap_err();
+    for strategy in [STOP, Strategy::PostCopy] {
+        runtime.restore(name, strategy, None).await.unwrap_err();
+    }
     assert_eq!(state(runtime, name).await, Some(ContainerState::Stopped));
 
     put_back(&mut rootfs, &runtime.rootfs(name));
     put_back(&mut images, &runtime.images(name));
-    twice(|| runtime.restore(name)).await;
+    twice(|| runtime.stand_by(name, STOP)).await;
+    twice(|| runtime.restore(name, STOP, None)).await;
+    // All but the last word.
+    assert!(!runtime.has_started(name));
+    assert_ne!(state(runtime, name).await, Some(ContainerState::Running));
+    twice(|| runtime.start(name)).await;
+    assert!(runtime.has_started(name));
     assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
-    twice(|| runtime.connect(name)).await;
+    twice(|| runtime.settle(name)).await;
     assert_eq!(container.recall(), "before the move");
     twice(|| runtime.forget_images(name)).await;
     assert!(!holds_something(&runtime.images(name)));
     // It runs already, and what it did since is not undone.
     container.remember("after the move");
-    runtime.restore(name).await.unwrap();
+    runtime.restore(name, STOP, None).await.unwrap();
     assert_eq!(container.recall(), "after the move");
 }
 
@@ -158,11 +199,13 @@ pub async fn what_is_not_there_is_not_there(runtime: &impl Runtime, container: &
     runtime.describe(&name).await.unwrap_err();
     runtime.placed_claim(&name).await.unwrap_err();
     runtime.freeze(&name).await.unwrap_err();
-    runtime.dump(&name).await.unwrap_err();
-    runtime.restore(&name).await.unwrap_err();
+    for strategy in [STOP, Strategy::PostCopy] {
+        runtime.dump(&name, strategy).await.unwrap_err();
+        runtime.restore(&name, strategy, None).await.unwrap_err();
+    }
     // What undoes has nothing to do.
     runtime.thaw(&name).await.unwrap();
-    runtime.connect(&name).await.unwrap();
+    runtime.start(&name).await.unwrap();
     runtime.forget_images(&name).await.unwrap();
     runtime.remove(&name).await.unwrap();
     assert_eq!(state(runtime, &name).await, None);

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+/// How long a link may be cut before that ends the connections over it: long enough for a route to
+/// change, and no longer than a container should wait for memory that does not come.
+pub const CUT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take for its side of the handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Pause after an `accept` that failed, e.g. for want of file descriptors.
@@ -60,6 +64,9 @@ async fn accept(
         tokio::spawn(async move {
             // Small requests and answers alternate while a container is frozen.
             let _ = stream.set_nodelay(true);
+            if let Err(error) = notice_a_cut(&stream) {
+                tracing::warn!(%address, %error, "a link that is cut will not be noticed");
+            }
             match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let _ = sender.send((stream, address)).await;
@@ -69,6 +76,16 @@ async fn accept(
             }
         });
     }
+}
+
+/// Has the kernel end a connection whose other end has not been heard of for [`CUT_LIMIT`].
+fn notice_a_cut(stream: &TcpStream) -> nix::Result<()> {
+    let seconds = u32::try_from(CUT_LIMIT.as_secs()).unwrap_or(u32::MAX);
+    let milliseconds = seconds.saturating_mul(1_000);
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &(seconds / 3))?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &(seconds / 3))?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &milliseconds)
 }
 
 impl Listener for TlsListener {

@@ -14,7 +14,7 @@ mod signing_key;
 pub use identity::{
     Authority, ClientAuthentication, Identity, TlsError, client_config, server_config,
 };
-pub use listener::TlsListener;
+pub use listener::{CUT_LIMIT, TlsListener};
 pub use peer::Peer;
 pub use pinned::{client_config_for_peer, pinned_client_config};
 

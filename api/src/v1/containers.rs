@@ -23,6 +23,8 @@ pub struct Container {
     pub requirements: serde_json::Value,
     /// Raised at each change of the requirements.
     pub requirements_revision: u64,
+    /// Its owner accepts that memory follows after it runs at a target: see [`Strategy`](super::Strategy).
+    pub allow_post_copy: bool,
     /// Raised at each commit of a move.
     pub generation: u64,
     pub registration: ContainerRegistration,
@@ -72,6 +74,17 @@ pub struct RegisterContainer {
     /// Requirements by their long names, or one compact row of the paper's Table 5 as a string.
     #[schema(schema_with = written_policy)]
     pub requirements: serde_json::Value,
+    /// As in [`Container`].
+    #[serde(default)]
+    pub allow_post_copy: bool,
+}
+
+/// Says what a container's owner accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AllowPostCopy {
+    /// As in [`Container`].
+    pub allow_post_copy: bool,
 }
 
 /// Replaces a container's requirements.

@@ -1,5 +1,6 @@
 use carnet_core::ids::{ContainerId, EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
+use carnet_core::migration as core;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,6 +13,68 @@ pub struct CreateMigration {
     /// The name or id of a container.
     pub container: String,
     pub to: DestinationSpec,
+    /// How its memory goes over; absent: the best that its owner allows and the edges can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+}
+
+/// How a container's memory goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// All of it while the container stands still. Up to the end the source can go on.
+    StopAndCopy,
+    /// After the container runs at the target, as it asks for it. It stands still for a moment
+    /// only, whatever its memory. Until all is over it needs both edges: if it loses one, it goes
+    /// on at the source as it was when it was frozen, and what it did since is lost.
+    PostCopy,
+}
+
+impl From<Strategy> for core::Strategy {
+    fn from(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::StopAndCopy => Self::StopAndCopy,
+            Strategy::PostCopy => Self::PostCopy,
+        }
+    }
+}
+
+impl From<core::Strategy> for Strategy {
+    fn from(strategy: core::Strategy) -> Self {
+        match strategy {
+            core::Strategy::StopAndCopy => Self::StopAndCopy,
+            core::Strategy::PostCopy => Self::PostCopy,
+        }
+    }
+}
+
+/// The strategy of a move, and why it is the one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChosenStrategy {
+    pub strategy: Strategy,
+    /// In words.
+    pub reason: String,
+}
+
+/// A step of what was done while the container stood still.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StallStep {
+    /// In words.
+    pub step: String,
+    /// `source`, `target`, or `control`: the control plane, and the network between.
+    pub place: StallPlace,
+    /// In milliseconds after the freeze began.
+    pub began_ms: f64,
+    pub ended_ms: f64,
+}
+
+/// Where a step was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StallPlace {
+    Source,
+    Control,
+    Target,
 }
 
 /// One move of a container.
@@ -41,12 +104,18 @@ pub struct Migration {
     /// What is being waited for, where an edge does not do what it is asked and is asked again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// How its memory goes over; known once both edges have made ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<ChosenStrategy>,
     pub timings: Vec<PhaseTiming>,
     pub transferred: Transferred,
-    /// From the freeze at the source to the restored container at the target, as the control
-    /// plane and the source measured it.
+    /// From the freeze at the source until the container ran at the target, as the three measured
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall_ms: Option<f64>,
+    /// What that time went into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stall_steps: Vec<StallStep>,
     #[schema(value_type = i64)]
     pub created_at_ms: UnixMillis,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +133,7 @@ pub enum MigrationState {
     HandingOver,
     Committing,
     Restoring,
+    Settling,
     Releasing,
     WithdrawingTarget,
     TakingBack,

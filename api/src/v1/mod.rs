@@ -14,7 +14,8 @@ mod problem;
 pub use accounts::{Account, ApiToken, CreateAccount, CreateApiToken, NewApiToken, Role};
 pub use audits::{Attempt, AttemptOutcome, AuditReport, CreateAudit, DestinationSpec, Reason};
 pub use containers::{
-    Claim, Container, ContainerRegistration, ContainerState, RegisterContainer, UpdateRequirements,
+    AllowPostCopy, Claim, Container, ContainerRegistration, ContainerState, RegisterContainer,
+    UpdateRequirements,
 };
 pub use edges::{
     Contradiction, CreateShareKey, DetectedFacts, Edge, EnrolEdge, Enrolment, EnrolmentToken,
@@ -22,7 +23,10 @@ pub use edges::{
     UtilizationReading,
 };
 pub use ledger::{Consistency, Keys, LedgerEntry, PermitKey, ProvenEntry, Stay, Witness};
-pub use migrations::{CreateMigration, Migration, MigrationState, PhaseTiming, Transferred};
+pub use migrations::{
+    ChosenStrategy, CreateMigration, Migration, MigrationState, PhaseTiming, StallPlace, StallStep,
+    Strategy, Transferred,
+};
 pub use problem::{InputFault, Problem};
 
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use carnet_agent::lxc::guard::{self, Post};
 use carnet_agent::server::{self, Config, RuntimeChoice};
 use carnet_agent::{enrol, server::AgentError};
 use clap::{Args, Subcommand};
@@ -38,6 +39,19 @@ enum AgentAction {
         #[arg(long, value_name = "DIR")]
         state: PathBuf,
     },
+    /// Guard a container whose memory follows: the agent starts this itself
+    #[command(hide = true)]
+    Guard {
+        /// The container, as LXC names it
+        #[arg(long, value_name = "NAME")]
+        container: String,
+        /// Where what stands by keeps its markers
+        #[arg(long, value_name = "DIR")]
+        directory: PathBuf,
+        /// Where the memory images are
+        #[arg(long, value_name = "DIR")]
+        images: PathBuf,
+    },
     /// Serve the control plane and other agents
     Run {
         /// Where it was enrolled
@@ -72,6 +86,18 @@ impl AgentCommand {
                     "next: carnet agent run --state {}",
                     state.display()
                 ));
+            }
+            AgentAction::Guard {
+                container,
+                directory,
+                images,
+            } => {
+                let post = Post {
+                    container,
+                    directory,
+                    images,
+                };
+                guard::run(&post).map_err(Failure::other)?;
             }
             AgentAction::Run {
                 state,

@@ -1,4 +1,4 @@
-use carnet_api::v1::{Claim, Container, RegisterContainer, UpdateRequirements};
+use carnet_api::v1::{AllowPostCopy, Claim, Container, RegisterContainer, UpdateRequirements};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -67,6 +67,9 @@ enum ContainerAction {
         /// What it requires of an edge: a file, or a compact row in quotes
         #[arg(long, value_name = "POLICY", allow_hyphen_values = true)]
         requirements: String,
+        /// Accept that memory follows after it runs at a target: see `carnet container allow-post-copy --help`
+        #[arg(long)]
+        allow_post_copy: bool,
     },
     /// Get a new code to show that a container is yours
     Claim {
@@ -99,6 +102,18 @@ enum ContainerAction {
         #[arg(long, value_name = "POLICY", allow_hyphen_values = true)]
         requirements: String,
     },
+    /// Accept that a container's memory follows after it runs at a target
+    ///
+    /// Its moves then stand still for a moment only, whatever its memory. Until all of it is over a
+    /// move needs both edges: if it loses one, the container goes on at its source as it was when
+    /// it was frozen, and what it did since is lost.
+    AllowPostCopy {
+        /// Name or id
+        container: Reference,
+        /// Accept it no more
+        #[arg(long)]
+        revoke: bool,
+    },
     /// End a container's registration; it runs on where it is
     Forget {
         /// Name or id
@@ -118,11 +133,13 @@ impl ContainerCommand {
                 name,
                 edge,
                 requirements,
+                allow_post_copy,
             } => {
                 let body = RegisterContainer {
                     name: name.to_string(),
                     edge: edge.to_string(),
                     requirements: read_requirements(&requirements, &name)?,
+                    allow_post_copy,
                 };
                 register(&session, &name, &body).await?;
             }
@@ -151,6 +168,14 @@ impl ContainerCommand {
                     requirements: read_requirements(&requirements, &container)?,
                 };
                 let path = format!("/v1/containers/{container}/requirements");
+                let container = session.replace::<_, Container>(&path, &body).await?;
+                session.show(&container, view::container::container)?;
+            }
+            ContainerAction::AllowPostCopy { container, revoke } => {
+                let body = AllowPostCopy {
+                    allow_post_copy: !revoke,
+                };
+                let path = format!("/v1/containers/{container}/allow-post-copy");
                 let container = session.replace::<_, Container>(&path, &body).await?;
                 session.show(&container, view::container::container)?;
             }

@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
-use carnet_api::v1::{CreateMigration, Migration, MigrationState};
+use carnet_api::v1::{CreateMigration, Migration, MigrationState, Strategy};
 use carnet_core::ids::MigrationId;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::audit::Destination;
 use crate::client::{Answer, ClientArguments, EventParser, Session};
@@ -30,6 +30,7 @@ the migration.
 Examples:
   carnet migrate App1 --to Edge3
   carnet migrate App1 --region B
+  carnet migrate App1 --to Edge3 --strategy stop-and-copy
   carnet migrate App1 --anywhere --json | jq -r .target_name
 
 Exit status 0: moved (with --no-wait: begun); 3: denied, with every reason; 1: it failed, and the
@@ -39,11 +40,32 @@ pub struct MigrateCommand {
     container: Reference,
     #[command(flatten)]
     destination: Destination,
+    /// How its memory goes over [default: the best that its owner allows and the edges can]
+    #[arg(long, value_enum)]
+    strategy: Option<StrategyChoice>,
     /// Do not wait for the end of the migration
     #[arg(long)]
     no_wait: bool,
     #[command(flatten)]
     client: ClientArguments,
+}
+
+/// A strategy, as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StrategyChoice {
+    /// All of it while the container stands still
+    StopAndCopy,
+    /// After it runs at the target; its owner has to allow that
+    PostCopy,
+}
+
+impl From<StrategyChoice> for Strategy {
+    fn from(choice: StrategyChoice) -> Self {
+        match choice {
+            StrategyChoice::StopAndCopy => Self::StopAndCopy,
+            StrategyChoice::PostCopy => Self::PostCopy,
+        }
+    }
 }
 
 impl MigrateCommand {
@@ -52,6 +74,7 @@ impl MigrateCommand {
         let body = CreateMigration {
             container: self.container.to_string(),
             to: (&self.destination).into(),
+            strategy: self.strategy.map(Into::into),
         };
         let begun = session
             .create::<_, Migration>("/v1/migrations", &body)

@@ -74,6 +74,15 @@ pub fn container(container: &Container, surface: Surface) -> String {
         ),
         ("generation", container.generation.to_string()),
         (
+            "post-copy",
+            if container.allow_post_copy {
+                "allowed: its memory may follow after it runs at a target"
+            } else {
+                "not allowed: it stands still until all of its memory is over"
+            }
+            .to_owned(),
+        ),
+        (
             "moving",
             container
                 .migration
@@ -132,7 +141,7 @@ mod tests {
             "requirements": {"allowed_locations": ["jp", "us", "fr"],
                              "allowed_organizations": ["-caB"], "virtualization": "lxc",
                              "max_cpu_percent": 60, "min_cpu_ghz": 1.6},
-            "requirements_revision": 1, "generation": 4, "registration": registration,
+            "requirements_revision": 1, "generation": 4, "registration": registration, "allow_post_copy": true,
             "state": "running", "state_since_at_ms": 1_762_171_265_000_i64,
             "created_at_ms": 1_762_171_265_000_i64,
         }))
@@ -158,6 +167,7 @@ App1
   state         running, since 2025-11-03 12:01:05 UTC (3 min ago)
   registration  confirmed
   generation    4
+  post-copy     allowed: its memory may follow after it runs at a target
   registered    2025-11-03 12:01:05 UTC (3 min ago)
   id            0192d3c4-0000-7000-8000-000000000007
 

@@ -1,9 +1,17 @@
-use carnet_api::v1::{Migration, MigrationState, PhaseTiming};
+use carnet_api::v1::{Migration, MigrationState, PhaseTiming, StallPlace, StallStep, Strategy};
 
 use super::attempt::{attempts, sentence};
 use super::quantity::{age, bytes, instant, milliseconds};
 use super::{destination, details, table};
 use crate::output::Surface;
+
+/// A strategy in words.
+fn strategy(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::StopAndCopy => "stop and copy",
+        Strategy::PostCopy => "post-copy",
+    }
+}
 
 /// A state in words.
 fn state(state: MigrationState) -> &'static str {
@@ -14,6 +22,7 @@ fn state(state: MigrationState) -> &'static str {
         MigrationState::HandingOver => "handing over",
         MigrationState::Committing => "committing",
         MigrationState::Restoring => "restoring",
+        MigrationState::Settling => "waiting for the rest of its memory",
         MigrationState::Releasing => "releasing the source",
         MigrationState::WithdrawingTarget => "withdrawing the target",
         MigrationState::TakingBack => "taking back",
@@ -99,15 +108,61 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
                 )
             },
         ),
+        (
+            "strategy",
+            migration
+                .strategy
+                .as_ref()
+                .map_or_else(String::new, |chosen| {
+                    format!("{}: {}", strategy(chosen.strategy), chosen.reason)
+                }),
+        ),
         ("begun", instant(migration.created_at_ms, surface.now)),
         ("id", migration.id.to_string()),
     ];
     let mut text = details(&summary(migration), &values, surface.width);
+    if !migration.stall_steps.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&timeline(&migration.stall_steps, surface));
+    }
     if !migration.attempts.is_empty() {
         text.push_str("\n\n");
         text.push_str(&attempts(&migration.attempts, surface));
     }
     text
+}
+
+/// What the time in which a container stood still went into, as bars one below the other.
+fn timeline(steps: &[StallStep], surface: Surface) -> String {
+    /// How long the longest bar is, in characters.
+    const LONGEST: f64 = 40.0;
+    let whole = steps
+        .iter()
+        .fold(0.0, |end: f64, step| end.max(step.ended_ms));
+    let column = |ms: f64| (ms.clamp(0.0, whole) / whole.max(f64::MIN_POSITIVE) * LONGEST) as usize;
+    let rows = steps.iter().map(|step| {
+        let (from, to) = (column(step.began_ms), column(step.ended_ms));
+        vec![
+            match step.place {
+                StallPlace::Source => "source",
+                StallPlace::Control => "control",
+                StallPlace::Target => "target",
+            }
+            .to_owned(),
+            step.step.clone(),
+            milliseconds(step.ended_ms - step.began_ms),
+            format!(
+                "{}{}",
+                " ".repeat(from),
+                "#".repeat(to.saturating_sub(from).max(1))
+            ),
+        ]
+    });
+    table(
+        &["WHERE", "WHILE IT STOOD STILL", "TOOK", "WHEN"],
+        rows,
+        surface.width,
+    )
 }
 
 /// What has come of a migration, on one line.

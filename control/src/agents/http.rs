@@ -5,8 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use carnet_api::agent::{
-    CertificateRequest, Container, CopiedAhead, Described, Done, Facts, ForgetRefusals, HandedOver,
-    NewCertificate, Order, PlacedClaim, PrepareTarget, Reading, Refusals, SigningKey,
+    CertificateRequest, Container, CopiedAhead, Described, Done, Facts, ForgetRefusals, HandOver,
+    HandedOver, NewCertificate, Order, PlacedClaim, PrepareTarget, Prepared, Reading, Refusals,
+    Restored, SigningKey,
 };
 use carnet_api::tls::{Authority, Identity, client_config, client_config_for_peer, edge_name};
 use carnet_api::v1::Problem;
@@ -24,7 +25,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const QUESTION_LIMIT: Duration = Duration::from_secs(5);
 /// Preparing, restoring and clearing up: CRIU and LXC at work, nothing large sent.
 const ORDER_LIMIT: Duration = Duration::from_secs(120);
-/// Freezing and sending memory; beyond it the source is asked to resume.
+/// Freezing and sending memory, or waiting for the rest of it; beyond the first the source is asked
+/// to resume, beyond the second the target is asked again.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Sending a root file system while the container runs.
 const COPY_LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -347,7 +349,11 @@ impl Agents for HttpAgents {
         })
     }
 
-    fn prepare_target<'a>(&'a self, edge: &'a Endpoint, order: &'a PrepareTarget) -> Asked<'a, ()> {
+    fn prepare_target<'a>(
+        &'a self,
+        edge: &'a Endpoint,
+        order: &'a PrepareTarget,
+    ) -> Asked<'a, Prepared> {
         Box::pin(async move {
             let request = Request {
                 method: Method::POST,
@@ -356,7 +362,7 @@ impl Agents for HttpAgents {
                 body: Some(order),
                 limit: ORDER_LIMIT,
             };
-            self.ask::<Done>(edge, request).await.map(|_| ())
+            self.ask(edge, request).await
         })
     }
 
@@ -373,14 +379,27 @@ impl Agents for HttpAgents {
         })
     }
 
-    fn hand_over<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, HandedOver> {
+    fn hand_over<'a>(&'a self, edge: &'a Endpoint, order: &'a HandOver) -> Asked<'a, HandedOver> {
         Box::pin(async move {
             let request = Request {
                 method: Method::POST,
-                path: &order_path(order.migration, "source/hand-over"),
+                path: &order_path(order.order.migration, "source/hand-over"),
                 asked: "freeze the container and send its memory",
                 body: Some(order),
                 limit: HAND_OVER_LIMIT,
+            };
+            self.ask(edge, request).await
+        })
+    }
+
+    fn restore<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Restored> {
+        Box::pin(async move {
+            let request = Request {
+                method: Method::POST,
+                path: &order_path(order.migration, "target/restore"),
+                asked: "bring the container to life",
+                body: Some(order),
+                limit: ORDER_LIMIT,
             };
             self.ask(edge, request).await
         })
@@ -392,12 +411,16 @@ impl Agents for HttpAgents {
         command: Command,
         order: &'a Order,
     ) -> Asked<'a, ()> {
-        let (path, asked) = match command {
-            Command::Restore => ("target/restore", "bring the container to life"),
-            Command::Release => ("source/release", "remove the frozen copy"),
-            Command::Clean => ("target/clean", "remove the memory images"),
-            Command::Resume => ("source/resume", "let the container run on"),
-            Command::Discard => ("target/discard", "remove what was sent"),
+        let (path, asked, limit) = match command {
+            Command::Settle => (
+                "target/settle",
+                "wait until all memory is there",
+                HAND_OVER_LIMIT,
+            ),
+            Command::Release => ("source/release", "remove the frozen copy", ORDER_LIMIT),
+            Command::Clean => ("target/clean", "remove the memory images", ORDER_LIMIT),
+            Command::Resume => ("source/resume", "let the container run on", ORDER_LIMIT),
+            Command::Discard => ("target/discard", "remove what was sent", ORDER_LIMIT),
         };
         Box::pin(async move {
             let request = Request {
@@ -405,7 +428,7 @@ impl Agents for HttpAgents {
                 path: &order_path(order.migration, path),
                 asked,
                 body: Some(order),
-                limit: ORDER_LIMIT,
+                limit,
             };
             self.ask::<Done>(edge, request).await.map(|_| ())
         })

@@ -5,8 +5,8 @@ mod http;
 use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
-    Container, CopiedAhead, Described, Facts, HandedOver, Order, PlacedClaim, PrepareTarget,
-    Reading, Refusals,
+    Container, CopiedAhead, Described, Facts, HandOver, HandedOver, Order, PlacedClaim,
+    PrepareTarget, Prepared, Reading, Refusals, Restored,
 };
 use carnet_api::v1::Problem;
 use carnet_core::ids::EdgeId;
@@ -44,8 +44,8 @@ impl Endpoint {
 /// An order that has nothing to tell but that it was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Command {
-    /// Target: bring the container to life. Only after the commit.
-    Restore,
+    /// Target: wait until no memory is missing any more.
+    Settle,
     /// Source: kill the frozen copy and remove it.
     Release,
     /// Target: remove the memory images.
@@ -79,9 +79,15 @@ pub trait Agents: Send + Sync + 'static {
     /// Has it forget refusals up to and with the number `through`.
     fn forget_refusals<'a>(&'a self, edge: &'a Endpoint, through: u64) -> Asked<'a, ()>;
     fn prepare_source<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Described>;
-    fn prepare_target<'a>(&'a self, edge: &'a Endpoint, order: &'a PrepareTarget) -> Asked<'a, ()>;
+    fn prepare_target<'a>(
+        &'a self,
+        edge: &'a Endpoint,
+        order: &'a PrepareTarget,
+    ) -> Asked<'a, Prepared>;
     fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, CopiedAhead>;
-    fn hand_over<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, HandedOver>;
+    fn hand_over<'a>(&'a self, edge: &'a Endpoint, order: &'a HandOver) -> Asked<'a, HandedOver>;
+    /// Target: bring the container to life. Only after the commit.
+    fn restore<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Restored>;
     fn command<'a>(
         &'a self,
         edge: &'a Endpoint,

@@ -97,6 +97,11 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     ),
     (
         Method::PUT,
+        "/v1/containers/{container}/allow-post-copy",
+        CONTAINER_OWNER,
+    ),
+    (
+        Method::PUT,
         "/v1/containers/{container}/requirements",
         CONTAINER_OWNER,
     ),

@@ -2,7 +2,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use carnet_api::v1::{
-    Claim, Container, ContainerRegistration, Problem, RegisterContainer, Role, UpdateRequirements,
+    AllowPostCopy, Claim, Container, ContainerRegistration, Problem, RegisterContainer, Role,
+    UpdateRequirements,
 };
 use carnet_core::ids::ContainerId;
 use carnet_core::instant::UnixMillis;
@@ -35,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list, register))
         .routes(routes!(show, forget))
         .routes(routes!(require))
+        .routes(routes!(allow_post_copy))
         .routes(routes!(claim))
         .routes(routes!(confirm_claim))
         .routes(routes!(confirm))
@@ -165,6 +167,7 @@ async fn register(
         owner: caller.account,
         edge: edge.id,
         requirements: requirements.to_json(),
+        allow_post_copy: asked.allow_post_copy,
         created_at: clock::now(),
     };
     match app.store.create_container(&new).await {
@@ -205,6 +208,29 @@ async fn require(
     let requirements = read_requirements(&asked.requirements)?;
     app.store
         .set_requirements(container.id, &requirements.to_json())
+        .await?;
+    Ok(Json(owned(&app, &caller, &name).await?))
+}
+
+/// Says whether memory may follow after the container runs at a target (post-copy): its moves
+/// stand still for a moment only, and if one loses an edge before all memory is over, the
+/// container goes on at its source as it was when it was frozen.
+#[utoipa::path(
+    put, path = "/v1/containers/{container}/allow-post-copy", tag = "containers",
+    operation_id = "allow_post_copy",
+    params(("container" = String, Path, description = "Its name or id.")),
+    request_body = AllowPostCopy,
+    responses((status = 200, body = Container), (status = 404, body = Problem))
+)]
+async fn allow_post_copy(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+    Input(asked): Input<AllowPostCopy>,
+) -> Result<Json<Container>, ApiError> {
+    let container = owned(&app, &caller, &name).await?;
+    app.store
+        .set_allow_post_copy(container.id, caller.account, asked.allow_post_copy)
         .await?;
     Ok(Json(owned(&app, &caller, &name).await?))
 }

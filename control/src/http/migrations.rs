@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use carnet_api::v1::{ContainerRegistration, CreateMigration, Migration, Problem};
+use carnet_api::v1::{ContainerRegistration, CreateMigration, Migration, Problem, Strategy};
 use carnet_core::ids::MigrationId;
 use futures_util::{Stream, stream};
 use serde::Deserialize;
@@ -153,11 +153,18 @@ async fn create(
     }
     // What can only fail is told now, not kept as a migration.
     app.migrations.check(container.id, &asked.to).await?;
+    if asked.strategy == Some(Strategy::PostCopy) && !container.allow_post_copy {
+        return Err(ApiError::conflict(format!(
+            "`{0}` is not to be moved by post-copy; its owner can allow it: carnet container allow-post-copy {0}",
+            container.name
+        )));
+    }
     let new = NewMigration {
         id: MigrationId::from_uuid(Uuid::now_v7()),
         container: container.id,
         requested_by: caller.account,
         to: asked.to,
+        strategy: asked.strategy.map(Into::into),
         source: container.edge,
         created_at: clock::now(),
     };

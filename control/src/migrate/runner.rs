@@ -8,13 +8,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use carnet_api::agent::{Order, PrepareTarget};
-use carnet_api::v1::{Attempt, PhaseTiming};
+use carnet_api::agent::{HandOver, HandedOver, MAKING_SURE, Order, PrepareTarget, Restored};
+use carnet_api::v1::{Attempt, PhaseTiming, StallPlace, StallStep};
 use carnet_core::ids::MigrationId;
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::Decision;
-use carnet_core::migration::{Effect, Event, MigrationPlan, Phase, State, step};
+use carnet_core::migration::{
+    Circumstances, Effect, Event, MigrationPlan, Phase, State, Strategy, choose, step,
+};
 use carnet_core::permit::{Abort, Claim, Commit, Fingerprint, Party, Permit, Unverified, key_id};
+
+use thiserror::Error;
 
 use super::Parts;
 use crate::agents::{AgentError, Command, Endpoint};
@@ -54,13 +58,32 @@ struct Runner {
     run: Run,
     /// When the present phase began; unknown where another process began it.
     began: Option<Instant>,
-    /// How long the container had been frozen, in milliseconds, and when that was said; unknown
-    /// where another process was told.
-    frozen: Option<(f64, Instant)>,
+    /// What the source told of the freeze, and when; unknown where another process was told.
+    frozen: Option<(HandedOver, Instant)>,
     /// Effects in a row that were not carried out.
     failures: u32,
     /// The signing key that both edges have been told by this runner.
     told: Option<Fingerprint>,
+}
+
+/// Why an effect was not carried out.
+#[derive(Debug, Error)]
+enum Fault {
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The strategy that was asked for cannot be had.
+    #[error("{0}")]
+    Choice(String),
+}
+
+impl Fault {
+    /// Whether it is known that it was not.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Agent(error) => error.is_refusal(),
+            Self::Choice(_) => true,
+        }
+    }
 }
 
 /// The two edges of a move, and what goes into each order to them.
@@ -86,6 +109,7 @@ impl Runner {
             | Effect::CopyAhead(plan)
             | Effect::HandOver(plan)
             | Effect::Restore(plan)
+            | Effect::Settle(plan)
             | Effect::Release(plan)
             | Effect::WithdrawTarget(plan)
             | Effect::DiscardTarget(plan)
@@ -162,7 +186,9 @@ impl Runner {
             ..permit.claim
         };
         match effect {
-            Effect::Restore(_) | Effect::Release(_) => key.signer.sign(&Commit { claim }),
+            Effect::Restore(_) | Effect::Settle(_) | Effect::Release(_) => {
+                key.signer.sign(&Commit { claim })
+            }
             Effect::WithdrawTarget(_) | Effect::DiscardTarget(_) | Effect::ResumeSource(_) => {
                 key.signer.sign(&Abort { claim })
             }
@@ -191,9 +217,10 @@ impl Runner {
         let (source, target) = match effect {
             Effect::Prepare(_) | Effect::Release(_) => (true, true),
             Effect::ResumeSource(_) => (true, false),
-            Effect::Restore(_) | Effect::WithdrawTarget(_) | Effect::DiscardTarget(_) => {
-                (false, true)
-            }
+            Effect::Restore(_)
+            | Effect::Settle(_)
+            | Effect::WithdrawTarget(_)
+            | Effect::DiscardTarget(_) => (false, true),
             // On the permit, whose key they were told.
             _ => return Ok(()),
         };
@@ -220,7 +247,7 @@ impl Runner {
         effect: Effect<'_>,
         edges: Edges,
         key: &Current,
-    ) -> Result<(), AgentError> {
+    ) -> Result<(), Fault> {
         self.tell_key(effect, &edges, key).await?;
         let Edges {
             source,
@@ -232,8 +259,26 @@ impl Runner {
         match effect {
             Effect::Prepare(_) => {
                 let container = agents.prepare_source(&source, &order).await?;
-                let order = PrepareTarget { order, container };
-                agents.prepare_target(&target, &order).await
+                let asked = PrepareTarget { order, container };
+                let prepared = agents.prepare_target(&target, &asked).await?;
+                let of = |edge: &Endpoint, problems: Vec<String>| {
+                    problems
+                        .into_iter()
+                        .map(|problem| format!("on `{}` {problem}", edge.name))
+                        .collect::<Vec<_>>()
+                };
+                let choice = choose(&Circumstances {
+                    asked: self.run.asked,
+                    allow_post_copy: self.run.allow_post_copy,
+                    memory_bytes: asked.container.memory_bytes,
+                    post_copy_problems: [
+                        of(&source, asked.container.post_copy_problems),
+                        of(&target, prepared.post_copy_problems),
+                    ]
+                    .concat(),
+                });
+                facts.strategy = Some(choice.map_err(Fault::Choice)?);
+                Ok(())
             }
             Effect::CopyAhead(_) => {
                 let copied = agents.copy_ahead(&source, &order).await?;
@@ -241,28 +286,46 @@ impl Runner {
                 Ok(())
             }
             Effect::HandOver(_) => {
-                let handed_over = agents.hand_over(&source, &order).await?;
-                self.frozen = Some((handed_over.frozen_ms, Instant::now()));
+                let strategy = facts
+                    .strategy
+                    .as_ref()
+                    .map_or(Strategy::StopAndCopy, |choice| choice.strategy);
+                let handed_over = agents
+                    .hand_over(&source, &HandOver { order, strategy })
+                    .await?;
                 facts.transferred.rootfs_difference_bytes = handed_over.rootfs_difference_bytes;
                 facts.transferred.image_bytes = handed_over.image_bytes;
+                self.frozen = Some((handed_over, Instant::now()));
                 Ok(())
             }
             Effect::Restore(_) => {
-                agents.command(&target, Command::Restore, &order).await?;
-                facts.stall_ms = self
-                    .frozen
-                    .map(|(frozen_ms, said)| frozen_ms + said.elapsed().as_secs_f64() * 1e3);
+                let restored = agents.restore(&target, &order).await?;
+                if let Some((handed_over, said)) = &self.frozen {
+                    let answered_ms = handed_over.frozen_ms + said.elapsed().as_secs_f64() * 1e3;
+                    let stall_ms = answered_ms - restored.running_ms;
+                    facts.stall_ms = Some(stall_ms);
+                    facts.stall_steps = stall_steps(handed_over, &restored, stall_ms);
+                }
+                Ok(())
+            }
+            Effect::Settle(_) => {
+                agents.command(&target, Command::Settle, &order).await?;
                 Ok(())
             }
             Effect::Release(_) => {
                 // In this order: the images are what the source's copy could be replaced by.
                 agents.command(&source, Command::Release, &order).await?;
-                agents.command(&target, Command::Clean, &order).await
+                agents.command(&target, Command::Clean, &order).await?;
+                Ok(())
             }
             Effect::WithdrawTarget(_) | Effect::DiscardTarget(_) => {
-                agents.command(&target, Command::Discard, &order).await
+                agents.command(&target, Command::Discard, &order).await?;
+                Ok(())
             }
-            Effect::ResumeSource(_) => agents.command(&source, Command::Resume, &order).await,
+            Effect::ResumeSource(_) => {
+                agents.command(&source, Command::Resume, &order).await?;
+                Ok(())
+            }
             Effect::Admit | Effect::Commit(_) | Effect::TakeBack(_) => Ok(()),
         }
     }
@@ -413,10 +476,11 @@ impl Runner {
             return false;
         };
         let (left, entered) = (self.run.state.phase(), state.phase());
-        // A target that does not let go is asked to restore again: without a pause it would be
+        // A target that does not let go is asked again for what it was asked for before: without a pause it would be
         // asked the one and the other as fast as it answers.
-        let in_vain =
-            entered == left || (left, entered) == (Phase::WithdrawingTarget, Phase::Restoring);
+        let in_vain = entered == left
+            || left == Phase::WithdrawingTarget
+                && matches!(entered, Phase::Restoring | Phase::Settling);
         let waiting_for = problem.filter(|_| in_vain);
         let parts = self.parts.clone();
         parts
@@ -541,4 +605,37 @@ impl Runner {
             order,
         }
     }
+}
+
+/// What the time from the freeze until the container ran, `stall_ms`, went into: what either edge
+/// says, and, in between, the control plane and the network.
+fn stall_steps(handed_over: &HandedOver, restored: &Restored, stall_ms: f64) -> Vec<StallStep> {
+    let of = |place, zero: f64, steps: &[carnet_api::agent::TimedStep]| {
+        steps
+            .iter()
+            .map(|step| StallStep {
+                step: step.step.clone(),
+                place,
+                began_ms: step.began_ms + zero,
+                ended_ms: step.ended_ms + zero,
+            })
+            .collect::<Vec<_>>()
+    };
+    let source = of(StallPlace::Source, 0.0, &handed_over.steps);
+    // The target counts back from when it ran.
+    let target = of(StallPlace::Target, stall_ms, &restored.steps);
+    let arrived = restored
+        .steps
+        .iter()
+        .find(|step| step.step == MAKING_SURE)
+        .map_or(stall_ms, |step| step.began_ms + stall_ms);
+    let commit = StallStep {
+        step: "comparing again, and raising the generation".to_owned(),
+        place: StallPlace::Control,
+        began_ms: handed_over.frozen_ms,
+        ended_ms: arrived,
+    };
+    let mut steps = [source, vec![commit], target].concat();
+    steps.sort_by(|one, other| one.began_ms.total_cmp(&other.began_ms));
+    steps
 }

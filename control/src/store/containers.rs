@@ -16,6 +16,7 @@ pub struct NewContainer {
     pub owner: AccountId,
     pub edge: EdgeId,
     pub requirements: Value,
+    pub allow_post_copy: bool,
     pub created_at: UnixMillis,
 }
 
@@ -50,6 +51,7 @@ fn record(row: &SqliteRow) -> Result<ContainerRecord, StoreError> {
             edge_name: row.try_get("edge_name")?,
             requirements: json(row, "requirements")?,
             requirements_revision: unsigned(row, "requirements_revision")?,
+            allow_post_copy: row.try_get("allow_post_copy")?,
             generation: unsigned(row, "generation")?,
             registration: match confirmed_at {
                 Some(_) => ContainerRegistration::Confirmed,
@@ -89,6 +91,14 @@ fn requirements(
     }
 }
 
+/// What the ledger says of what an owner accepts.
+fn allowed(container: ContainerId, allow_post_copy: bool) -> Event {
+    Event::Allowed {
+        container,
+        allow_post_copy,
+    }
+}
+
 /// What the ledger says of a container that has been confirmed.
 fn confirmed_event(container: ContainerId, row: &SqliteRow) -> Result<Event, StoreError> {
     Ok(Event::Confirmed {
@@ -105,14 +115,15 @@ impl Store {
         let mut transaction = self.write().await?;
         sqlx::query(
             "INSERT INTO containers (id, name, owner, edge, requirements,
-                 requirements_revision, generation, created_at)
-             VALUES (?, ?, ?, ?, ?, 1, 1, ?)",
+                 requirements_revision, generation, allow_post_copy, created_at)
+             VALUES (?, ?, ?, ?, ?, 1, 1, ?, ?)",
         )
         .bind(new.id.to_string())
         .bind(&new.name)
         .bind(new.owner.to_string())
         .bind(new.edge.to_string())
         .bind(to_json(&new.requirements)?)
+        .bind(new.allow_post_copy)
         .bind(new.created_at.0)
         .execute(&mut *transaction)
         .await?;
@@ -120,6 +131,9 @@ impl Store {
             Actor::Account(new.owner),
             requirements(new.id, new.owner, 1, &new.requirements),
         );
+        if new.allow_post_copy {
+            transaction.enter(Actor::Account(new.owner), allowed(new.id, true));
+        }
         transaction.commit().await
     }
 
@@ -180,6 +194,30 @@ impl Store {
             Actor::Account(owner),
             requirements(container, owner, revision, required),
         );
+        transaction.commit().await
+    }
+
+    /// Keeps whether a container's owner accepts that memory follows after it runs.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn set_allow_post_copy(
+        &self,
+        container: ContainerId,
+        by: AccountId,
+        allow_post_copy: bool,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let changed = sqlx::query(
+            "UPDATE containers SET allow_post_copy = ?1 WHERE id = ?2 AND allow_post_copy <> ?1",
+        )
+        .bind(allow_post_copy)
+        .bind(container.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        if changed.rows_affected() > 0 {
+            transaction.enter(Actor::Account(by), allowed(container, allow_post_copy));
+        }
         transaction.commit().await
     }
 

@@ -1,11 +1,12 @@
 use carnet_api::tls::Identity;
 use carnet_api::v1::{
-    Attempt, DestinationSpec, Migration, MigrationState, PhaseTiming, Transferred,
+    Attempt, ChosenStrategy, DestinationSpec, Migration, MigrationState, PhaseTiming, StallStep,
+    Transferred,
 };
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{Actor, Decision, Event};
-use carnet_core::migration::{MigrationPlan, Phase, State};
+use carnet_core::migration::{Choice, MigrationPlan, Phase, State, Strategy};
 use carnet_core::permit::{Claim, Fingerprint, Party, Permit, Policy, Signer};
 use carnet_core::policy::{Attributes, Requirements, attributes_from_json, requirements_from_json};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub struct NewMigration {
     pub container: ContainerId,
     pub requested_by: AccountId,
     pub to: DestinationSpec,
+    /// How its memory is to go over; `None`: the best.
+    pub strategy: Option<Strategy>,
     pub source: EdgeId,
     pub created_at: UnixMillis,
 }
@@ -33,7 +36,10 @@ pub struct NewMigration {
 pub struct Facts {
     pub timings: Vec<PhaseTiming>,
     pub transferred: Transferred,
+    /// How memory goes over.
+    pub strategy: Option<Choice>,
     pub stall_ms: Option<f64>,
+    pub stall_steps: Vec<StallStep>,
 }
 
 /// A migration as its runner works on it.
@@ -43,6 +49,10 @@ pub struct Run {
     pub container: ContainerId,
     pub container_name: String,
     pub to: DestinationSpec,
+    /// How its memory is to go over; `None`: the best.
+    pub asked: Option<Strategy>,
+    /// Its owner accepts that memory follows after it runs.
+    pub allow_post_copy: bool,
     pub state: State,
     pub facts: Facts,
     /// How many candidates have been audited.
@@ -113,6 +123,7 @@ pub fn wire_state(phase: Phase) -> MigrationState {
         Phase::HandingOver => MigrationState::HandingOver,
         Phase::Committing => MigrationState::Committing,
         Phase::Restoring => MigrationState::Restoring,
+        Phase::Settling => MigrationState::Settling,
         Phase::Releasing => MigrationState::Releasing,
         Phase::WithdrawingTarget => MigrationState::WithdrawingTarget,
         Phase::TakingBack => MigrationState::TakingBack,
@@ -159,9 +170,14 @@ fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
             attempts: json(row, "attempts")?,
             failure: state.cause().map(ToString::to_string),
             waiting_for: row.try_get("waiting_for")?,
+            strategy: facts.strategy.map(|choice| ChosenStrategy {
+                strategy: choice.strategy.into(),
+                reason: choice.reason,
+            }),
             timings: facts.timings,
             transferred: facts.transferred,
             stall_ms: facts.stall_ms,
+            stall_steps: facts.stall_steps,
             created_at_ms: UnixMillis(row.try_get("created_at")?),
             ended_at_ms: ended_at.map(UnixMillis),
         },
@@ -176,13 +192,15 @@ impl Store {
         let mut transaction = self.write().await?;
         sqlx::query(
             "INSERT INTO migrations
-                 (id, container, requested_by, destination, source, state, phase, facts, created_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 (id, container, requested_by, destination, strategy, source, state, phase, facts,
+                  created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(new.id.to_string())
         .bind(new.container.to_string())
         .bind(new.requested_by.to_string())
         .bind(to_json(&new.to)?)
+        .bind(new.strategy.as_ref().map(to_json).transpose()?)
         .bind(new.source.to_string())
         .bind(to_json(&state)?)
         .bind(state.phase().name())
@@ -270,7 +288,7 @@ impl Store {
     /// Where the database does.
     pub async fn migration_run(&self, id: MigrationId) -> Result<Option<Run>, StoreError> {
         let row = sqlx::query(
-            "SELECT migrations.*, containers.name AS container_name,
+            "SELECT migrations.*, containers.name AS container_name, containers.allow_post_copy,
                  (SELECT count(*) FROM migration_attempts WHERE migration = migrations.id)
                  AS attempts
              FROM migrations JOIN containers ON containers.id = migrations.container
@@ -285,6 +303,13 @@ impl Store {
             container: parsed(&row, "container")?,
             container_name: row.try_get("container_name")?,
             to: json(&row, "destination")?,
+            asked: match row.try_get::<Option<&str>, _>("strategy")? {
+                Some(text) => {
+                    Some(serde_json::from_str(text).map_err(|error| corrupt("strategy", &error))?)
+                }
+                None => None,
+            },
+            allow_post_copy: row.try_get("allow_post_copy")?,
             state: json(&row, "state")?,
             facts: json(&row, "facts")?,
             attempts: row.try_get("attempts")?,

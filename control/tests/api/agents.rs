@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use carnet_api::agent::{
-    Container, CopiedAhead, Described, Facts, HandedOver, Order, PlacedClaim, PrepareTarget,
-    Reading, Refusals, Utilization,
+    Container, CopiedAhead, Described, Facts, HandOver, HandedOver, Order, PlacedClaim,
+    PrepareTarget, Prepared, Reading, Refusals, Restored, Utilization,
 };
 use carnet_api::v1::{ContainerState, DetectedFacts};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
@@ -162,13 +162,20 @@ impl Agents for FakeAgents {
                 description: serde_json::json!({}),
                 memory_bytes: 1 << 20,
                 rootfs_bytes: 1 << 24,
+                post_copy_problems: Vec::new(),
             })
             .await
         })
     }
 
-    fn prepare_target<'a>(&'a self, edge: &'a Endpoint, _: &'a PrepareTarget) -> Asked<'a, ()> {
-        self.ask(edge, "make ready to take the container", |_| ())
+    fn prepare_target<'a>(
+        &'a self,
+        edge: &'a Endpoint,
+        _: &'a PrepareTarget,
+    ) -> Asked<'a, Prepared> {
+        self.ask(edge, "make ready to take the container", |_| {
+            Prepared::default()
+        })
     }
 
     fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, _: &'a Order) -> Asked<'a, CopiedAhead> {
@@ -178,12 +185,17 @@ impl Agents for FakeAgents {
         })
     }
 
-    fn hand_over<'a>(&'a self, edge: &'a Endpoint, _: &'a Order) -> Asked<'a, HandedOver> {
+    fn hand_over<'a>(&'a self, edge: &'a Endpoint, _: &'a HandOver) -> Asked<'a, HandedOver> {
         self.ask(edge, "freeze the container", |_| HandedOver {
             rootfs_difference_bytes: 1 << 12,
             image_bytes: 1 << 20,
             frozen_ms: 80.5,
+            steps: Vec::new(),
         })
+    }
+
+    fn restore<'a>(&'a self, edge: &'a Endpoint, _: &'a Order) -> Asked<'a, Restored> {
+        self.ask(edge, "bring the container to life", |_| Restored::default())
     }
 
     fn command<'a>(&'a self, edge: &'a Endpoint, _: Command, _: &'a Order) -> Asked<'a, ()> {

@@ -111,6 +111,7 @@ fn right(route: &str) -> Value {
         "/v1/edges/{edge}/share-keys" => json!({"grantee": "all"}),
         "/v1/share-keys/redeem" => json!({"key": "00"}),
         "/v1/containers" => json!({"name": "new", "edge": "north", "requirements": REQUIREMENTS}),
+        "/v1/containers/{container}/allow-post-copy" => json!({"allow_post_copy": true}),
         "/v1/containers/{container}/requirements" => {
             json!({"requirements": {"allowed_locations": ["de"], "max_cpu_percent": 60}})
         }
@@ -163,7 +164,7 @@ fn no_body_is_carnets_fault() {
         .iter()
         .filter(|(method, _, _)| takes(method))
         .collect();
-    assert_eq!(routes.len(), 18);
+    assert_eq!(routes.len(), 19);
     for (method, route, _) in routes {
         let ask = |body: Value| {
             let ask = plane.ask(method.clone(), &filled(route)).by(&all);

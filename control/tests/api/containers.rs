@@ -433,3 +433,49 @@ async fn a_container_shows_what_the_monitor_saw_last() {
     plane.look().await;
     assert_eq!(state("web").await, ContainerState::Unknown);
 }
+
+/// Said again, nothing is entered into the ledger again; and without it nobody can ask for it.
+#[tokio::test]
+async fn memory_follows_only_once_its_owner_says_so() {
+    let plane = Plane::start().await;
+    let owner = plane.edge_owner("owner").await;
+    let ann = plane.container_owner("ann").await;
+    for edge in ["north", "south"] {
+        plane.edge(&owner, edge).await;
+        plane.share(&owner, edge, &ann).await;
+    }
+    plane.container(&ann, &owner, "north", "web").await;
+    let body = json!({"container": "web", "to": {"edge": "south"}, "strategy": "post_copy"});
+    let refused = plane.post(&ann, "/v1/migrations", body.clone()).await;
+    let problem = refused.json(409);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("carnet container allow-post-copy web"),
+        "{detail}"
+    );
+    for allow in [true, true, false] {
+        let path = "/v1/containers/web/allow-post-copy";
+        let answer = plane
+            .put(&ann, path, json!({"allow_post_copy": allow}))
+            .await;
+        assert_eq!(answer.json(200)["allow_post_copy"], allow);
+    }
+    let auditor = plane.account("audrey", &[Role::Auditor]).await;
+    let entries = plane.get(&auditor, "/v1/ledger/entries?kind=allowed").await;
+    let said: Vec<bool> = entries
+        .json(200)
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["entry"]["allow_post_copy"].as_bool().unwrap())
+        .collect();
+    assert_eq!(said, [true, false]);
+    let other = plane.container_owner("bob").await;
+    let path = "/v1/containers/web/allow-post-copy";
+    let answer = plane
+        .put(&other, path, json!({"allow_post_copy": true}))
+        .await;
+    answer.json(404);
+    let wrong = json!({"container": "web", "to": {"edge": "south"}, "strategy": "teleport"});
+    plane.post(&ann, "/v1/migrations", wrong).await.json(422);
+}

@@ -94,7 +94,7 @@ async fn a_move_that_is_waited_for_is_answered_with_its_whole_record() {
         .collect();
     use MigrationState::{
         Admitting, Committing, Completed, CopyingAhead, HandingOver, Preparing, Releasing,
-        Restoring,
+        Restoring, Settling,
     };
     let all = [
         Admitting,
@@ -103,6 +103,7 @@ async fn a_move_that_is_waited_for_is_answered_with_its_whole_record() {
         HandingOver,
         Committing,
         Restoring,
+        Settling,
         Releasing,
         Completed,
     ];

@@ -60,6 +60,7 @@ fn body(route: &str) -> Value {
     match route {
         "/v1/edges/{edge}/attributes" => json!({"attributes": ATTRIBUTES}),
         "/v1/edges/{edge}/share-keys" => json!({"grantee": "stranger"}),
+        "/v1/containers/{container}/allow-post-copy" => json!({"allow_post_copy": true}),
         "/v1/containers/{container}/requirements" => json!({"requirements": REQUIREMENTS}),
         _ => json!({}),
     }

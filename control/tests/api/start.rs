@@ -307,10 +307,14 @@ async fn order(
     }
     let order = format!("{side}/{order}");
     let answer = match order.as_str() {
-        "source/prepare" => json!({"description": {}, "memory_bytes": 1, "rootfs_bytes": 1}),
+        "source/prepare" => {
+            json!({"description": {}, "memory_bytes": 1, "rootfs_bytes": 1, "post_copy_problems": []})
+        }
+        "target/prepare" => json!({"post_copy_problems": []}),
+        "target/restore" => json!({"running_ms": 0.5, "steps": []}),
         "source/copy-ahead" => json!({"bytes": 10, "passes": 2}),
         "source/hand-over" => {
-            json!({"rootfs_difference_bytes": 20, "image_bytes": 30, "frozen_ms": 70.0})
+            json!({"rootfs_difference_bytes": 20, "image_bytes": 30, "frozen_ms": 70.0, "steps": []})
         }
         _ => json!({}),
     };
@@ -419,7 +423,12 @@ async fn a_container_moves_from_one_enrolled_edge_to_another() {
         "source/release",
     ];
     assert_eq!(*north.state.orders.lock().unwrap(), at_source);
-    let at_target = ["target/prepare", "target/restore", "target/clean"];
+    let at_target = [
+        "target/prepare",
+        "target/restore",
+        "target/settle",
+        "target/clean",
+    ];
     assert_eq!(*south.state.orders.lock().unwrap(), at_target);
 
     // An edge that is gone is seen to be.

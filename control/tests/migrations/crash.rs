@@ -62,6 +62,7 @@ impl Move {
             owner,
             edge: source,
             requirements: json!({}),
+            allow_post_copy: false,
             created_at: now(),
         };
         store.create_container(&new).await.unwrap();
@@ -77,6 +78,7 @@ impl Move {
             container,
             requested_by: owner,
             to: to_edge("target"),
+            strategy: None,
             source,
             created_at: now(),
         };
@@ -213,7 +215,7 @@ impl Move {
             }
             self.take_back(cause.clone()).await;
             said(Phase::ResumingSource);
-            [
+            vec![
                 State::DiscardingTarget {
                     plan,
                     cause: cause.clone(),
@@ -221,7 +223,8 @@ impl Move {
                 State::Failed { cause },
             ]
         } else {
-            [
+            vec![
+                State::Settling { plan: plan.clone() },
                 State::Releasing { plan: plan.clone() },
                 State::Completed { plan },
             ]
@@ -235,13 +238,14 @@ impl Move {
 
 /// How far a move is in a state; acknowledged states only rise.
 fn rank(phase: &str) -> usize {
-    const ORDER: [&[&str]; 11] = [
+    const ORDER: [&[&str]; 12] = [
         &["admitting"],
         &["preparing"],
         &["copying_ahead"],
         &["handing_over"],
         &["committing"],
         &["restoring"],
+        &["settling"],
         &["releasing", "withdrawing_target"],
         &["completed", "taking_back"],
         &["resuming_source"],

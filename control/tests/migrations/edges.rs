@@ -7,13 +7,15 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
-    Container, CopiedAhead, Described, Facts, HandedOver, Order, PlacedClaim, PrepareTarget,
-    Reading, Refusals, Refused, Utilization,
+    Container, CopiedAhead, Described, Facts, HandOver, HandedOver, MAKING_SURE, Order,
+    PlacedClaim, PrepareTarget, Prepared, Reading, Refusals, Refused, Restored, TimedStep,
+    Utilization,
 };
 use carnet_api::tls::{Authority, Identity};
 use carnet_api::v1::{ContainerState, Problem};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
 use carnet_core::ids::{EdgeId, MigrationId};
+use carnet_core::migration::Strategy;
 use carnet_core::permit::{
     Abort, Claim, Commit, Fingerprint, Party, Permit, Statement, Unverified, key_id,
 };
@@ -28,6 +30,8 @@ use crate::plane::certificate_of;
 pub const ROOTFS_AHEAD_BYTES: u64 = 1_000;
 pub const ROOTFS_DIFFERENCE_BYTES: u64 = 20;
 pub const IMAGE_BYTES: u64 = 300;
+/// How much memory a container has: enough for it to be worth following.
+pub const MEMORY_BYTES: u64 = 64 << 20;
 /// How long a container was frozen when the source answered.
 pub const FROZEN_MS: f64 = 12.5;
 /// A wait that takes longer has failed.
@@ -43,6 +47,7 @@ pub enum Ask {
     CopyAhead,
     HandOver,
     Restore,
+    Settle,
     Release,
     Clean,
     Resume,
@@ -124,6 +129,12 @@ pub struct Part {
     pub images: bool,
     /// The container has run here: it may have answered clients.
     pub has_run: bool,
+    /// All of its memory is here.
+    pub settled: bool,
+    /// Memory of it was lost on its way, and it was killed.
+    pub lost: bool,
+    /// The generation under which the container was last let run here.
+    pub ran_as: u64,
     /// How the hand-over ended here, once it has.
     pub ended: Option<Ask>,
 }
@@ -189,6 +200,8 @@ struct Inside {
     /// Orders given up that have not arrived yet.
     on_their_way: Vec<(Fate, EdgeId, Ask, Order)>,
     held: BTreeSet<usize>,
+    post_copy_problems: BTreeMap<EdgeId, String>,
+    strategies: Vec<Strategy>,
     /// The next of each is lost.
     lose: Vec<(EdgeId, Renewing, Lost)>,
     kill: bool,
@@ -318,6 +331,20 @@ impl Edges {
     /// Whether the edge hears when it is to forget refusals.
     pub fn set_forgets(&self, edge: EdgeId, forgets: bool) {
         self.change(|inside| inside.machines.get_mut(&edge).unwrap().forgets = forgets);
+    }
+
+    /// Memory cannot follow at this edge, and why.
+    pub fn set_post_copy_problem(&self, edge: EdgeId, problem: &str) {
+        self.change(|inside| inside.post_copy_problems.insert(edge, problem.to_owned()));
+    }
+
+    fn change_strategies(&self, strategy: Strategy) {
+        self.change(|inside| inside.strategies.push(strategy));
+    }
+
+    /// How sources were told to hand over, in turn.
+    pub fn strategies(&self) -> Vec<Strategy> {
+        self.inside().strategies.clone()
     }
 
     /// The edge fails at `ask`, whenever it is asked; `false`: no more.
@@ -513,7 +540,7 @@ impl Edges {
         let generation: i64 = row.get("generation");
         let after_the_commit = matches!(
             phase.as_str(),
-            "restoring" | "releasing" | "withdrawing_target" | "taking_back"
+            "restoring" | "settling" | "releasing" | "withdrawing_target" | "taking_back"
         );
         let owner = if after_the_commit {
             order.target
@@ -672,6 +699,14 @@ impl Edges {
 }
 
 impl Inside {
+    fn post_copy_problems(&self, edge: EdgeId) -> Vec<String> {
+        self.post_copy_problems
+            .get(&edge)
+            .into_iter()
+            .cloned()
+            .collect()
+    }
+
     /// An order arrives at its edge and is carried out as agents promise.
     fn arrive(&mut self, edge: EdgeId, ask: Ask, order: &Order) -> Result<(), String> {
         let done = self.carry_out(edge, ask, order);
@@ -691,7 +726,7 @@ impl Inside {
             Some(_) => return refused("the hand-over has ended here"),
             None => {}
         }
-        if ask == Ask::Discard && part.has_run {
+        if ask == Ask::Discard && part.has_run && !part.lost {
             return refused("the container has run here");
         }
         if ask == Ask::Restore && part.has_run {
@@ -705,6 +740,11 @@ impl Inside {
                 self.copies.insert(here.clone(), Process::Frozen);
             }
             _ => {}
+        }
+        if ask == Ask::Settle && (cannot || part.lost) {
+            part.lost = true;
+            self.copies.remove(&here);
+            return refused("memory of it was lost on its way, and it was killed");
         }
         if cannot {
             return refused("it cannot");
@@ -723,15 +763,20 @@ impl Inside {
             Ask::HandOver => self.parts.get_mut(&target).unwrap().images = true,
             Ask::Restore if !part.images => return refused("there are no images"),
             Ask::Restore => {
-                part.has_run = true;
+                (part.has_run, part.ran_as) = (true, order.generation);
                 self.copies.insert(here, Process::Running);
             }
+            Ask::Settle if !part.has_run => return refused("it does not run"),
+            Ask::Settle => part.settled = true,
             Ask::Release => {
                 self.copies.remove(&here);
             }
             Ask::Clean => part.images = false,
             Ask::Resume => match self.copies.get_mut(&here) {
-                Some(process) => *process = Process::Running,
+                Some(process) => {
+                    *process = Process::Running;
+                    part.ran_as = order.generation;
+                }
                 None => return refused("there is no such container"),
             },
             Ask::Discard => (part.prepared, part.images) = (false, false),
@@ -776,14 +821,18 @@ impl Inside {
                 .count()
         };
         let source = (order.source, order.container.clone());
-        let target_has_run = self
+        let to = self
             .parts
             .get(&(order.target, order.migration))
-            .is_some_and(|part| part.has_run);
-        let source_ended = self
+            .copied()
+            .unwrap_or_default();
+        let from = self
             .parts
             .get(&(order.source, order.migration))
-            .and_then(|part| part.ended);
+            .copied()
+            .unwrap_or_default();
+        // Memory was lost, and a newer generation says that the source goes on.
+        let is_taken_back = to.lost && from.ran_as > to.ran_as;
         let invariants = [
             ("never two running copies", of(Process::Running) <= 1),
             (
@@ -792,13 +841,14 @@ impl Inside {
             ),
             (
                 "the source never runs stale",
-                !(target_has_run
-                    && source_ended != Some(Ask::Release)
+                !(to.has_run
+                    && !is_taken_back
+                    && from.ended != Some(Ask::Release)
                     && self.copies.get(&source) == Some(&Process::Running)),
             ),
             (
-                "the source is killed only once the target has run",
-                source_ended != Some(Ask::Release) || target_has_run,
+                "the source is killed only once the target has run and all memory is there",
+                from.ended != Some(Ask::Release) || to.has_run && to.settled,
             ),
         ];
         for (name, holds) in invariants {
@@ -806,6 +856,14 @@ impl Inside {
                 self.violations.push(format!("{ask:?}: {name}"));
             }
         }
+    }
+}
+
+fn timed(step: &str, began_ms: f64, ended_ms: f64) -> TimedStep {
+    TimedStep {
+        step: step.to_owned(),
+        began_ms,
+        ended_ms,
     }
 }
 
@@ -830,6 +888,7 @@ fn words(ask: Ask) -> &'static str {
         Ask::CopyAhead => "send the root file system",
         Ask::HandOver => "freeze the container and send its memory",
         Ask::Restore => "bring the container to life",
+        Ask::Settle => "wait until all memory is there",
         Ask::Release => "remove the frozen copy",
         Ask::Clean => "remove the memory images",
         Ask::Resume => "let the container run on",
@@ -861,7 +920,9 @@ fn check(
             }
             (opened::<Permit>(token, keys)?, &[0])
         }
-        Ask::Restore | Ask::Release | Ask::Clean => (opened::<Commit>(token, keys)?, &[1]),
+        Ask::Restore | Ask::Settle | Ask::Release | Ask::Clean => {
+            (opened::<Commit>(token, keys)?, &[1])
+        }
         Ask::Resume => (opened::<Abort>(token, keys)?, &[0, 2]),
         Ask::Discard => (opened::<Abort>(token, keys)?, &[0, 1, 2]),
         Ask::Reading | Ask::Containers => return Err("it is no order".to_owned()),
@@ -1061,16 +1122,27 @@ impl Agents for Edges {
 
     fn prepare_source<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Described> {
         Box::pin(
-            self.ask(edge, Ask::PrepareSource, Some(order), |_| Described {
+            self.ask(edge, Ask::PrepareSource, Some(order), |inside| Described {
                 description: serde_json::json!({ "container": order.container }),
-                memory_bytes: 1 << 20,
+                memory_bytes: MEMORY_BYTES,
                 rootfs_bytes: 1 << 24,
+                post_copy_problems: inside.post_copy_problems(edge.edge),
             }),
         )
     }
 
-    fn prepare_target<'a>(&'a self, edge: &'a Endpoint, order: &'a PrepareTarget) -> Asked<'a, ()> {
-        Box::pin(self.ask(edge, Ask::PrepareTarget, Some(&order.order), |_| ()))
+    fn prepare_target<'a>(
+        &'a self,
+        edge: &'a Endpoint,
+        order: &'a PrepareTarget,
+    ) -> Asked<'a, Prepared> {
+        Box::pin(
+            self.ask(edge, Ask::PrepareTarget, Some(&order.order), |inside| {
+                Prepared {
+                    post_copy_problems: inside.post_copy_problems(edge.edge),
+                }
+            }),
+        )
     }
 
     fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, CopiedAhead> {
@@ -1082,11 +1154,22 @@ impl Agents for Edges {
         )
     }
 
-    fn hand_over<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, HandedOver> {
-        Box::pin(self.ask(edge, Ask::HandOver, Some(order), |_| HandedOver {
-            rootfs_difference_bytes: ROOTFS_DIFFERENCE_BYTES,
-            image_bytes: IMAGE_BYTES,
-            frozen_ms: FROZEN_MS,
+    fn hand_over<'a>(&'a self, edge: &'a Endpoint, asked: &'a HandOver) -> Asked<'a, HandedOver> {
+        self.change_strategies(asked.strategy);
+        Box::pin(
+            self.ask(edge, Ask::HandOver, Some(&asked.order), |_| HandedOver {
+                rootfs_difference_bytes: ROOTFS_DIFFERENCE_BYTES,
+                image_bytes: IMAGE_BYTES,
+                frozen_ms: FROZEN_MS,
+                steps: vec![timed("dumping", 1.0, 9.0)],
+            }),
+        )
+    }
+
+    fn restore<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Restored> {
+        Box::pin(self.ask(edge, Ask::Restore, Some(order), |_| Restored {
+            running_ms: 0.0,
+            steps: vec![timed(MAKING_SURE, -0.2, -0.1), timed("running", -0.1, 0.0)],
         }))
     }
 
@@ -1097,7 +1180,7 @@ impl Agents for Edges {
         order: &'a Order,
     ) -> Asked<'a, ()> {
         let ask = match command {
-            Command::Restore => Ask::Restore,
+            Command::Settle => Ask::Settle,
             Command::Release => Ask::Release,
             Command::Clean => Ask::Clean,
             Command::Resume => Ask::Resume,

@@ -16,9 +16,13 @@ const SUCCESSORS: &[(S, &[S])] = &[
     (S::CopyingAhead, &[S::HandingOver, S::ResumingSource]),
     (S::HandingOver, &[S::Committing, S::ResumingSource]),
     (S::Committing, &[S::Restoring, S::ResumingSource]),
-    (S::Restoring, &[S::Releasing, S::WithdrawingTarget]),
+    (S::Restoring, &[S::Settling, S::WithdrawingTarget]),
+    (S::Settling, &[S::Releasing, S::WithdrawingTarget]),
     (S::Releasing, &[S::Completed]),
-    (S::WithdrawingTarget, &[S::TakingBack, S::Restoring]),
+    (
+        S::WithdrawingTarget,
+        &[S::TakingBack, S::Restoring, S::Settling],
+    ),
     (S::TakingBack, &[S::ResumingSource]),
     (S::ResumingSource, &[S::DiscardingTarget]),
     (S::DiscardingTarget, &[S::Failed]),
@@ -67,10 +71,9 @@ async fn place(plane: &Plane, migration: &Migration, before: Before) -> Result<(
         there == Some(Process::Running),
         format!("at {} it is {there:?}", container.edge_name),
     )?;
-    let taken_back = migration
-        .failure
-        .as_ref()
-        .is_some_and(|failure| failure.starts_with("restoring: "));
+    let taken_back = migration.failure.as_ref().is_some_and(|failure| {
+        failure.starts_with("restoring: ") || failure.starts_with("settling: ")
+    });
     let expected = match migration.state {
         S::Completed => (migration.target, before.generation + 1),
         S::Failed if taken_back => (Some(before.edge), before.generation + 2),

@@ -22,4 +22,5 @@ mod over_http;
 mod plane;
 mod renewal;
 mod runner;
+mod strategies;
 mod telling;

@@ -24,13 +24,14 @@ const BESIDE: usize = 4;
 const KILLS: usize = 12;
 
 /// Every state in which something is done.
-const STATES: [&str; 11] = [
+const STATES: [&str; 12] = [
     "admitting",
     "preparing",
     "copying_ahead",
     "handing_over",
     "committing",
     "restoring",
+    "settling",
     "releasing",
     "withdrawing_target",
     "taking_back",
@@ -49,15 +50,18 @@ enum Way {
     Stopped,
     /// No target can restore: past the commit and back again.
     TakenBack,
+    /// Memory that follows is lost on its way: past the commit and back again.
+    LostMemory,
     /// Every target is denied.
     Denied,
 }
 
-const WAYS: [Way; 5] = [
+const WAYS: [Way; 6] = [
     Way::Forward,
     Way::GivenUp,
     Way::Stopped,
     Way::TakenBack,
+    Way::LostMemory,
     Way::Denied,
 ];
 
@@ -116,6 +120,12 @@ impl Way {
                     plane.edges.set_cannot(target, Ask::Restore, true);
                 }
             }
+            Self::LostMemory => {
+                plane.allow_post_copy(container).await;
+                for target in targets {
+                    plane.edges.set_cannot(target, Ask::Settle, true);
+                }
+            }
             Self::Denied => {
                 for target in targets {
                     plane.edges.set_reading(target, reading(501, 0));
@@ -139,6 +149,7 @@ impl Way {
                 "handing_over",
                 "committing",
                 "restoring",
+                "settling",
                 "releasing",
                 "completed",
             ],
@@ -174,6 +185,20 @@ impl Way {
                 "discarding_target",
                 "failed",
             ],
+            Self::LostMemory => &[
+                "admitting",
+                "preparing",
+                "copying_ahead",
+                "handing_over",
+                "committing",
+                "restoring",
+                "settling",
+                "withdrawing_target",
+                "taking_back",
+                "resuming_source",
+                "discarding_target",
+                "failed",
+            ],
             Self::Denied => &["admitting", "denied"],
         }
     }
@@ -188,11 +213,18 @@ impl Way {
             Ask::HandOver,
         ];
         let rest: &[Ask] = match self {
-            Self::Forward => &[Ask::Restore, Ask::Release, Ask::Clean],
+            Self::Forward => &[Ask::Restore, Ask::Settle, Ask::Release, Ask::Clean],
             Self::GivenUp | Self::Stopped => &[Ask::Resume, Ask::Discard],
             Self::TakenBack => &[
                 Ask::Restore,
                 Ask::Restore,
+                Ask::Discard,
+                Ask::Resume,
+                Ask::Discard,
+            ],
+            Self::LostMemory => &[
+                Ask::Restore,
+                Ask::Settle,
                 Ask::Discard,
                 Ask::Resume,
                 Ask::Discard,
@@ -209,6 +241,7 @@ impl Way {
             Self::GivenUp => (MigrationState::Failed, Some("handing over: ")),
             Self::Stopped => (MigrationState::Failed, Some("committing: ")),
             Self::TakenBack => (MigrationState::Failed, Some("restoring: ")),
+            Self::LostMemory => (MigrationState::Failed, Some("settling: ")),
             Self::Denied => (MigrationState::Denied, None),
         }
     }

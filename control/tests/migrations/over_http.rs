@@ -11,11 +11,12 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use carnet_api::agent::{Described, Order, PrepareTarget};
+use carnet_api::agent::{Described, HandOver, Order, PrepareTarget};
 use carnet_api::tls::{ClientAuthentication, Identity, TlsListener, server_config};
 use carnet_control::agents::{AgentFault, Agents, Command, Endpoint, HttpAgents};
 use carnet_control::authority::CertificateAuthority;
 use carnet_core::ids::{EdgeId, MigrationId};
+use carnet_core::migration::Strategy;
 use carnet_core::permit::Fingerprint;
 use futures_util::stream;
 use rcgen::{CertificateParams, KeyPair};
@@ -313,6 +314,7 @@ async fn everything_is_asked_at_its_own_path() {
             description: json!({ "arch": "x86_64" }),
             memory_bytes: 1,
             rootfs_bytes: 2,
+            post_copy_problems: Vec::new(),
         },
     };
     // What `{}` answers is of no matter here.
@@ -326,11 +328,16 @@ async fn everything_is_asked_at_its_own_path() {
     let _ = asked.refusals(at).await;
     asked.forget_refusals(at, 7).await.unwrap();
     let _ = asked.prepare_source(at, &order).await;
-    asked.prepare_target(at, &prepare).await.unwrap();
+    let _ = asked.prepare_target(at, &prepare).await;
     let _ = asked.copy_ahead(at, &order).await;
-    let _ = asked.hand_over(at, &order).await;
+    let hand_over = HandOver {
+        order: order.clone(),
+        strategy: Strategy::PostCopy,
+    };
+    let _ = asked.hand_over(at, &hand_over).await;
+    let _ = asked.restore(at, &order).await;
     let commands = BTreeMap::from([
-        (Command::Restore, "target/restore"),
+        (Command::Settle, "target/settle"),
         (Command::Release, "source/release"),
         (Command::Clean, "target/clean"),
         (Command::Resume, "source/resume"),
@@ -366,7 +373,11 @@ async fn everything_is_asked_at_its_own_path() {
             serde_json::to_value(&prepare).unwrap(),
         ),
         (of("source/copy-ahead"), body.clone()),
-        (of("source/hand-over"), body.clone()),
+        (
+            of("source/hand-over"),
+            json!({ "order": body, "strategy": "post_copy" }),
+        ),
+        (of("target/restore"), body.clone()),
     ];
     expected.extend(commands.values().map(|path| (of(path), body.clone())));
     assert_eq!(*agent.requests.lock().unwrap(), expected);

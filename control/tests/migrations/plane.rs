@@ -228,6 +228,14 @@ impl Plane {
         id
     }
 
+    /// Its owner accepts that memory follows after it runs.
+    pub async fn allow_post_copy(&self, container: ContainerId) {
+        self.store
+            .set_allow_post_copy(container, self.owner, true)
+            .await
+            .unwrap();
+    }
+
     pub async fn container(&self, name: &str, edge: EdgeId) -> ContainerId {
         self.container_with(name, edge, json!({})).await
     }
@@ -245,6 +253,7 @@ impl Plane {
             owner,
             edge,
             requirements: json!({}),
+            allow_post_copy: false,
             created_at: now(),
         };
         self.store.create_container(&container).await.unwrap();
@@ -257,6 +266,7 @@ impl Plane {
             container,
             requested_by: self.owner,
             to,
+            strategy: None,
             source: self.container_now(container).await.edge,
             created_at: now(),
         }

@@ -177,8 +177,8 @@ async fn every_state_is_news_once_it_is_saved() {
     let mut news = plane.migrations().news();
     let id = plane.request(container, to_edge("target")).await;
     let mut heard = 0;
-    // Seven states after the first, each of which is in the store when it is heard of.
-    while heard < 7 {
+    // Eight states after the first, each of which is in the store when it is heard of.
+    while heard < 8 {
         let about = tokio::time::timeout(crate::edges::LIMIT, news.recv())
             .await
             .expect("there is news")

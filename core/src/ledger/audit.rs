@@ -190,6 +190,11 @@ impl Auditor {
                     "the container has been confirmed elsewhere before".to_owned()
                 }))
             }
+            Event::Allowed { container, .. } => {
+                ensure(self.containers.contains_key(container), || {
+                    format!("container {container} was not registered")
+                })
+            }
             Event::Forgotten { container } => {
                 ensure(self.containers.remove(container).is_some(), || {
                     format!("container {container} was not registered")

@@ -104,6 +104,11 @@ pub enum Event {
         #[serde(flatten)]
         requirements: Policed,
     },
+    /// Its owner has said whether memory may follow after a container runs at a target.
+    Allowed {
+        container: ContainerId,
+        allow_post_copy: bool,
+    },
     /// It has been shown whose a container is, and where.
     Confirmed {
         container: ContainerId,
@@ -294,9 +299,9 @@ impl Entry {
             | Event::EdgeRevoked { edge }
             | Event::Certificate(Certificate { edge, .. })
             | Event::Grant(Grant { edge, .. }) => (None, Some(*edge), None),
-            Event::Requirements { container, .. } | Event::Forgotten { container } => {
-                (Some(*container), None, None)
-            }
+            Event::Requirements { container, .. }
+            | Event::Allowed { container, .. }
+            | Event::Forgotten { container } => (Some(*container), None, None),
             Event::Confirmed {
                 container, edge, ..
             } => (Some(*container), Some(*edge), None),
@@ -322,6 +327,7 @@ impl Entry {
             Event::Certificate(_) => "certificate",
             Event::EdgeRevoked { .. } => "edge_revoked",
             Event::Requirements { .. } => "requirements",
+            Event::Allowed { .. } => "allowed",
             Event::Confirmed { .. } => "confirmed",
             Event::Forgotten { .. } => "forgotten",
             Event::Grant(_) => "grant",

@@ -7,8 +7,9 @@
 //!  Preparing ─► CopyingAhead ─► HandingOver ─► Committing        any failure up to here:
 //!                                                  │             ResumingSource ─► DiscardingTarget ─► Failed
 //!  ════════════════ the commit: generation raised ═╪════════
-//!                                                  ▼             restore fails for good:
-//!  Completed ◄── Releasing ◄──────────────── Restoring           WithdrawingTarget ─► TakingBack ─► ResumingSource …
+//!                                                  ▼             restore fails for good,
+//!  Completed ◄── Releasing ◄── Settling ◄─── Restoring           or memory is lost on its way:
+//!                                                                WithdrawingTarget ─► TakingBack ─► ResumingSource …
 //! ```
 //!
 //! [`step`] is the only place where a migration changes state. Each state names at most one
@@ -23,7 +24,9 @@
 mod plan;
 mod state;
 mod step;
+mod strategy;
 
 pub use plan::{Candidate, MigrationPlan, Subject};
 pub use state::{Cause, Effect, Event, Phase, State};
 pub use step::{Misplaced, RESTORE_ATTEMPTS, step};
+pub use strategy::{Choice, Circumstances, POST_COPY_FROM_BYTES, Strategy, choose};

@@ -24,9 +24,12 @@ pub enum State {
         plan: MigrationPlan,
         failures: Vec<String>,
     },
-    /// The container runs at the target; the source's frozen copy is removed.
+    /// The container runs at the target; what memory stayed behind follows. Both edges are needed.
+    Settling { plan: MigrationPlan },
+    /// All of the container is at the target; the source's frozen copy is removed.
     Releasing { plan: MigrationPlan },
-    /// The target could not restore; it must give up what it holds before the source may run.
+    /// The target could not restore, or lost memory that was to follow; it must give up what it
+    /// holds before the source may run.
     WithdrawingTarget { plan: MigrationPlan, cause: Cause },
     /// The target holds nothing; the generation is raised once more, back to the source.
     TakingBack { plan: MigrationPlan, cause: Cause },
@@ -67,6 +70,7 @@ pub enum Phase {
     HandingOver,
     Committing,
     Restoring,
+    Settling,
     Releasing,
     WithdrawingTarget,
     TakingBack,
@@ -87,6 +91,7 @@ impl Phase {
             Self::HandingOver => "handing_over",
             Self::Committing => "committing",
             Self::Restoring => "restoring",
+            Self::Settling => "settling",
             Self::Releasing => "releasing",
             Self::WithdrawingTarget => "withdrawing_target",
             Self::TakingBack => "taking_back",
@@ -113,9 +118,10 @@ impl Phase {
             Some(Self::CopyingAhead) => &[Self::HandingOver, Self::ResumingSource],
             Some(Self::HandingOver) => &[Self::Committing, Self::ResumingSource],
             Some(Self::Committing) => &[Self::Restoring, Self::ResumingSource],
-            Some(Self::Restoring) => &[Self::Releasing, Self::WithdrawingTarget],
+            Some(Self::Restoring) => &[Self::Settling, Self::WithdrawingTarget],
+            Some(Self::Settling) => &[Self::Releasing, Self::WithdrawingTarget],
             Some(Self::Releasing) => &[Self::Completed],
-            Some(Self::WithdrawingTarget) => &[Self::TakingBack, Self::Restoring],
+            Some(Self::WithdrawingTarget) => &[Self::TakingBack, Self::Restoring, Self::Settling],
             Some(Self::TakingBack) => &[Self::ResumingSource],
             Some(Self::ResumingSource) => &[Self::DiscardingTarget],
             Some(Self::DiscardingTarget) => &[Self::Failed],
@@ -130,6 +136,7 @@ impl Phase {
         matches!(
             self,
             Self::Restoring
+                | Self::Settling
                 | Self::Releasing
                 | Self::WithdrawingTarget
                 | Self::TakingBack
@@ -161,6 +168,9 @@ pub enum Effect<'a> {
     Commit(&'a MigrationPlan),
     /// Target: restore, join the network.
     Restore(&'a MigrationPlan),
+    /// Target: wait until no memory is missing any more. Failed: some never will be there, and
+    /// the target has killed its copy.
+    Settle(&'a MigrationPlan),
     /// Source: kill the frozen copy and remove it; target: remove the images.
     Release(&'a MigrationPlan),
     /// Target: stop and remove whatever it has of this container. Must be confirmed.
@@ -199,6 +209,7 @@ impl State {
             Self::HandingOver { .. } => Phase::HandingOver,
             Self::Committing { .. } => Phase::Committing,
             Self::Restoring { .. } => Phase::Restoring,
+            Self::Settling { .. } => Phase::Settling,
             Self::Releasing { .. } => Phase::Releasing,
             Self::WithdrawingTarget { .. } => Phase::WithdrawingTarget,
             Self::TakingBack { .. } => Phase::TakingBack,
@@ -219,6 +230,7 @@ impl State {
             Self::HandingOver { plan } => Some(Effect::HandOver(plan)),
             Self::Committing { plan } => Some(Effect::Commit(plan)),
             Self::Restoring { plan, .. } => Some(Effect::Restore(plan)),
+            Self::Settling { plan } => Some(Effect::Settle(plan)),
             Self::Releasing { plan } => Some(Effect::Release(plan)),
             Self::WithdrawingTarget { plan, .. } => Some(Effect::WithdrawTarget(plan)),
             Self::TakingBack { plan, .. } => Some(Effect::TakeBack(plan)),
@@ -236,6 +248,7 @@ impl State {
             | Self::HandingOver { plan }
             | Self::Committing { plan }
             | Self::Restoring { plan, .. }
+            | Self::Settling { plan }
             | Self::Releasing { plan }
             | Self::WithdrawingTarget { plan, .. }
             | Self::TakingBack { plan, .. }
@@ -252,13 +265,14 @@ impl State {
         let plan = self.plan()?;
         Some(match self {
             Self::Restoring { .. }
+            | Self::Settling { .. }
             | Self::Releasing { .. }
             | Self::WithdrawingTarget { .. }
             | Self::TakingBack { .. }
             | Self::Completed { .. } => plan.committed_generation(),
-            // Only a restore that failed leads here past the commit, by way of taking back.
+            // Only these lead here past the commit, by way of taking back.
             Self::ResumingSource { cause, .. } | Self::DiscardingTarget { cause, .. }
-                if cause.phase == Phase::Restoring =>
+                if matches!(cause.phase, Phase::Restoring | Phase::Settling) =>
             {
                 plan.taken_back_generation()
             }

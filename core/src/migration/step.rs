@@ -24,9 +24,12 @@ pub struct Misplaced {
 /// restored, it is asked again and never withdrawn: its copy may have run and answered clients,
 /// and the source's knows nothing of that.
 ///
+/// In [`State::Settling`] the target's copy may have answered clients. Only its own answer that it
+/// has lost memory, and killed the copy, leads back: to the source as it was when it was frozen.
+///
 /// What must not be given up (to release, to take back, to resume, to discard) stays in its
 /// state when it fails, and is tried again by the runner. A target that refuses to let go is
-/// asked to restore again.
+/// asked again for what it was asked for before.
 ///
 /// # Errors
 /// [`Misplaced`] where `event` is none that `state`'s effect can end with; the state stands.
@@ -61,7 +64,7 @@ pub fn step(state: State, event: Event) -> Result<State, Misplaced> {
             cause: failed(problem),
         },
 
-        (State::Restoring { plan, .. }, Event::Done) => State::Releasing { plan },
+        (State::Restoring { plan, .. }, Event::Done) => State::Settling { plan },
         (State::Restoring { plan, mut failures }, Event::Failed(problem)) => {
             failures.push(problem);
             if failures.len() < RESTORE_ATTEMPTS {
@@ -73,10 +76,20 @@ pub fn step(state: State, event: Event) -> Result<State, Misplaced> {
                 }
             }
         }
+        (State::Settling { plan }, Event::Done) => State::Releasing { plan },
+        (State::Settling { plan }, Event::Failed(problem)) => State::WithdrawingTarget {
+            plan,
+            cause: failed(problem),
+        },
         (State::Releasing { plan }, Event::Done) => State::Completed { plan },
 
         (State::WithdrawingTarget { plan, cause }, Event::Done) => {
             State::TakingBack { plan, cause }
+        }
+        (State::WithdrawingTarget { plan, cause }, Event::Failed(_))
+            if cause.phase == Phase::Settling =>
+        {
+            State::Settling { plan }
         }
         // It does not let go: perhaps because a restore that came late has brought the container
         // to life. Asked to restore, it says so.
@@ -98,7 +111,9 @@ pub fn step(state: State, event: Event) -> Result<State, Misplaced> {
         )
         | (state @ State::TakingBack { .. }, Event::Failed(_))
         | (
-            state @ (State::Restoring { .. } | State::WithdrawingTarget { .. }),
+            state @ (State::Restoring { .. }
+            | State::Settling { .. }
+            | State::WithdrawingTarget { .. }),
             Event::Unclear(_),
         ) => state,
 

@@ -365,7 +365,12 @@ impl History {
             let known = self.containers.get_mut(&number).unwrap();
             (known.place, known.generation) = (to, known.generation + 1);
             self.phase(migration, number, Phase::Restoring, true);
-            if reached > ahead.len() {
+            // Its memory may have been lost on its way, after it ran.
+            let has_run = reached > ahead.len();
+            if has_run {
+                self.phase(migration, number, Phase::Settling, true);
+            }
+            if reached > ahead.len() + 1 {
                 self.phase(migration, number, Phase::Releasing, true);
                 self.phase(migration, number, Phase::Completed, true);
                 return;

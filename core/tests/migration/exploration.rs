@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use carnet_core::migration::{Effect, Event, Phase};
+use carnet_core::migration::{Effect, Event, Phase, Strategy};
 
 use crate::model::{ALL_KEPT, Answer, Key, Order, Promises, World};
 use crate::steps::plan;
@@ -69,7 +69,10 @@ fn explore(faults: u32, promises: Promises) -> (u128, Explored) {
         explored: Explored::default(),
         path: Vec::new(),
     };
-    let paths = explorer.walk(&World::new(), faults, 0);
+    let paths = [Strategy::StopAndCopy, Strategy::PostCopy]
+        .into_iter()
+        .map(|strategy| explorer.walk(&World::new(strategy), faults, 0))
+        .sum();
     (paths, explorer.explored)
 }
 
@@ -122,6 +125,11 @@ impl Explorer {
             change(&mut later);
             next.push((what.to_owned(), later, cost));
         };
+        if world.can_lose_memory() {
+            own("memory is lost on its way", 1, &|w| {
+                w.lose_memory(self.promises)
+            });
+        }
         match world.state.effect() {
             None => {}
             Some(Effect::Admit) => {
@@ -222,7 +230,8 @@ fn every_invariant_holds_whatever_is_lost_repeated_late_or_killed() {
 fn without_faults_it_completes_or_is_denied() {
     let (paths, explored) = explore(0, ALL_KEPT);
     assert!(explored.violation.is_none());
-    assert_eq!(paths, 2);
+    // With either strategy.
+    assert_eq!(paths, 4);
     assert_eq!(explored.ends.len(), 2);
 }
 
@@ -251,6 +260,25 @@ fn a_target_that_discards_what_has_run_is_found_out() {
     };
     let (name, path) = violation(promises).expect("a violation");
     assert_eq!(name, "the source never runs stale", "{path}");
+}
+
+#[test]
+fn a_target_that_runs_on_without_its_memory_is_found_out() {
+    let promises = Promises {
+        kill_what_lost_memory: false,
+        ..ALL_KEPT
+    };
+    let (name, path) = violation(promises).expect("a violation");
+    assert_eq!(name, "nothing runs without its memory", "{path}");
+}
+
+#[test]
+fn a_target_that_says_too_early_that_its_memory_is_there_is_found_out() {
+    let promises = Promises {
+        wait_for_memory: false,
+        ..ALL_KEPT
+    };
+    assert!(violation(promises).is_some());
 }
 
 /// Then moves are undone without need, but nothing is lost: the target keeps what has run.

@@ -1,7 +1,7 @@
 //! A plain model of a migration: two edges with one container between them, the control plane's
 //! row of it, and the requests that are still on their way.
 
-use carnet_core::migration::{Effect, Event, Phase, State, step};
+use carnet_core::migration::{Effect, Event, Phase, State, Strategy, step};
 
 use crate::steps::plan;
 
@@ -13,6 +13,7 @@ pub enum Order {
     CopyAhead,
     HandOver,
     Restore,
+    Settle,
     Release,
     Clean,
     Resume,
@@ -47,6 +48,10 @@ pub struct Target {
     pub running: bool,
     /// The container has run here: it may have answered clients.
     pub has_run: bool,
+    /// All of its memory is here.
+    pub settled: bool,
+    /// Memory that was to follow never will be here.
+    pub lost_memory: bool,
     pub ended: Option<Order>,
 }
 
@@ -65,17 +70,24 @@ pub struct Promises {
     pub keep_what_has_run: bool,
     /// The runner tells a lost answer from a refusal.
     pub unclear_is_not_failed: bool,
+    /// A copy whose memory will never be whole is killed.
+    pub kill_what_lost_memory: bool,
+    /// `settle` is answered as done only once all memory is there.
+    pub wait_for_memory: bool,
 }
 
 pub const ALL_KEPT: Promises = Promises {
     remember_the_end: true,
     keep_what_has_run: true,
     unclear_is_not_failed: true,
+    kill_what_lost_memory: true,
+    wait_for_memory: true,
 };
 
 #[derive(Debug, Clone)]
 pub struct World {
     pub state: State,
+    pub strategy: Strategy,
     /// Which of the effect's orders is next. Not saved: a crash begins the effect again.
     pub position: usize,
     pub generation: u64,
@@ -88,7 +100,7 @@ pub struct World {
 
 /// A [`World`] for comparing: the texts of causes are left out.
 pub type Key = (
-    (Phase, Option<Phase>, usize),
+    (Strategy, Phase, Option<Phase>, usize),
     usize,
     u64,
     Place,
@@ -98,9 +110,10 @@ pub type Key = (
 );
 
 impl World {
-    pub fn new() -> Self {
+    pub fn new(strategy: Strategy) -> Self {
         Self {
             state: State::Admitting,
+            strategy,
             position: 0,
             generation: plan().generation(),
             place: Place::Source,
@@ -113,6 +126,8 @@ impl World {
                 images: false,
                 running: false,
                 has_run: false,
+                settled: false,
+                lost_memory: false,
                 ended: None,
             },
             on_their_way: Vec::new(),
@@ -126,6 +141,7 @@ impl World {
         };
         (
             (
+                self.strategy,
                 self.state.phase(),
                 self.state.cause().map(|cause| cause.phase),
                 failures,
@@ -146,6 +162,7 @@ impl World {
             Some(Effect::CopyAhead(_)) => &[Order::CopyAhead],
             Some(Effect::HandOver(_)) => &[Order::HandOver],
             Some(Effect::Restore(_)) => &[Order::Restore],
+            Some(Effect::Settle(_)) => &[Order::Settle],
             Some(Effect::Release(_)) => &[Order::Release, Order::Clean],
             Some(Effect::WithdrawTarget(_) | Effect::DiscardTarget(_)) => &[Order::Discard],
             Some(Effect::ResumeSource(_)) => &[Order::Resume],
@@ -188,9 +205,11 @@ impl World {
             | Order::HandOver
             | Order::Release
             | Order::Resume => (self.source.ended, true),
-            Order::PrepareTarget | Order::Restore | Order::Clean | Order::Discard => {
-                (self.target.ended, false)
-            }
+            Order::PrepareTarget
+            | Order::Restore
+            | Order::Settle
+            | Order::Clean
+            | Order::Discard => (self.target.ended, false),
         };
         if let Some(ended) = ended
             && promises.remember_the_end
@@ -201,7 +220,11 @@ impl World {
                 Answer::Refused
             };
         }
-        if order == Order::Discard && self.target.has_run && promises.keep_what_has_run {
+        if order == Order::Discard
+            && self.target.has_run
+            && !self.target.lost_memory
+            && promises.keep_what_has_run
+        {
             return Answer::Refused;
         }
         let (source, target) = (&mut self.source, &mut self.target);
@@ -221,6 +244,8 @@ impl World {
             Order::Restore if target.has_run => {}
             Order::Restore if !target.images => return Answer::Refused,
             Order::Restore => (target.running, target.has_run) = (true, true),
+            Order::Settle if !target.has_run || target.lost_memory => return Answer::Refused,
+            Order::Settle => target.settled = promises.wait_for_memory,
             Order::Release => source.process = Process::Gone,
             Order::Clean => target.images = false,
             Order::Resume if source.process == Process::Gone => return Answer::Refused,
@@ -241,6 +266,20 @@ impl World {
             *ended = Some(order);
         }
         Answer::Done
+    }
+
+    /// Whether memory of a copy that runs can still be lost.
+    pub fn can_lose_memory(&self) -> bool {
+        self.strategy == Strategy::PostCopy
+            && self.target.running
+            && !self.target.settled
+            && !self.target.lost_memory
+    }
+
+    /// The link breaks, an agent or the source dies, while pages are still coming.
+    pub fn lose_memory(&mut self, promises: Promises) {
+        self.target.lost_memory = true;
+        self.target.running = !promises.kill_what_lost_memory;
     }
 
     /// The order is carried out in part, and the edge says that it failed. `None` where the
@@ -296,8 +335,12 @@ impl World {
                 self.invariant_runs_where_control_says(),
             ),
             (
-                "the source is killed only once the target has run",
-                self.invariant_source_killed_only_after_target_ran(),
+                "the source is killed only once the target has run and all memory is there",
+                self.invariant_source_killed_only_after_all_is_over(),
+            ),
+            (
+                "nothing runs without its memory",
+                !(self.target.running && self.target.lost_memory),
             ),
             ("it ends as it says", self.invariant_ends_as_it_says()),
         ]
@@ -321,8 +364,11 @@ impl World {
         !self.target.running || self.generation > plan().generation()
     }
 
+    /// But where memory was lost on its way, which its owner has accepted.
     fn invariant_source_never_runs_stale(&self) -> bool {
-        !(self.source.process == Process::Running && self.target.has_run)
+        !(self.source.process == Process::Running
+            && self.target.has_run
+            && !self.target.lost_memory)
     }
 
     fn invariant_runs_where_control_says(&self) -> bool {
@@ -332,8 +378,8 @@ impl World {
         }
     }
 
-    fn invariant_source_killed_only_after_target_ran(&self) -> bool {
-        self.source.process != Process::Gone || self.target.has_run
+    fn invariant_source_killed_only_after_all_is_over(&self) -> bool {
+        self.source.process != Process::Gone || self.target.has_run && self.target.settled
     }
 
     fn invariant_ends_as_it_says(&self) -> bool {

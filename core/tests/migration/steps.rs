@@ -10,10 +10,12 @@ preparing           !          !       copying_ahead      resuming_source   resu
 copying_ahead       !          !       handing_over       resuming_source   resuming_source
 handing_over        !          !       committing         resuming_source   resuming_source
 committing          !          !       restoring          resuming_source   !
-restoring           !          !       releasing          restoring         restoring
-restoring_again     !          !       releasing          withdrawing_target restoring
+restoring           !          !       settling           restoring         restoring
+restoring_again     !          !       settling           withdrawing_target restoring
+settling            !          !       releasing          withdrawing_target settling
 releasing           !          !       completed          releasing         releasing
 withdrawing_target  !          !       taking_back        restoring         withdrawing_target
+withdrawing_lost    !          !       taking_back        settling          withdrawing_target
 taking_back         !          !       resuming_source    taking_back       !
 resuming_source     !          !       discarding_target  resuming_source   resuming_source
 discarding_target   !          !       failed             discarding_target discarding_target
@@ -40,12 +42,23 @@ fn states() -> Vec<(&'static str, State)> {
         ("committing", State::Committing { plan: plan.clone() }),
         ("restoring", with(&[])),
         ("restoring_again", with(&["no room"])),
+        ("settling", State::Settling { plan: plan.clone() }),
         ("releasing", State::Releasing { plan: plan.clone() }),
         (
             "withdrawing_target",
             State::WithdrawingTarget {
                 plan: plan.clone(),
                 cause: cause.clone(),
+            },
+        ),
+        (
+            "withdrawing_lost",
+            State::WithdrawingTarget {
+                plan: plan.clone(),
+                cause: Cause {
+                    phase: Phase::Settling,
+                    problem: "the link broke".to_owned(),
+                },
             },
         ),
         (

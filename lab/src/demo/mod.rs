@@ -221,6 +221,7 @@ fn register_app(
             name: app.name.clone(),
             edge: app.edge.clone(),
             requirements: Value::String(app.requirements.clone()),
+            allow_post_copy: false,
         },
     )?;
     let claim: Claim = owner.post(&format!("/v1/containers/{}/claims", app.name), &json!({}))?;
@@ -367,6 +368,7 @@ impl Journey<'_> {
             &CreateMigration {
                 container: self.app.name.clone(),
                 to,
+                strategy: None,
             },
         )?;
         let deadline = Instant::now() + MOVE_LIMIT;

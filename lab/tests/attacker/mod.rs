@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carnet_api::agent::{Described, Order, PrepareTarget, STATEMENT_REFUSED};
+use carnet_api::agent::{Described, HandOver, Order, PrepareTarget, STATEMENT_REFUSED};
 use carnet_api::tls::{Authority, CONTROL_NAME, Identity, client_config, edge_name};
 use carnet_api::v1::{Edge, Problem};
 use carnet_core::ids::MigrationId;
+use carnet_core::migration::Strategy;
 use carnet_core::permit::{Fingerprint, Party, Permit, Signer, Unverified};
 use carnet_lab::fleet::{ADMINISTRATOR, CLIENT, Fleet};
 use ed25519_dalek::SigningKey;
@@ -27,12 +28,13 @@ const AGENT_STATE: &str = "/var/lib/carnet-agent";
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Every order there is.
-pub const ORDERS: [&str; 9] = [
+pub const ORDERS: [&str; 10] = [
     "source/prepare",
     "target/prepare",
     "source/copy-ahead",
     "source/hand-over",
     "target/restore",
+    "target/settle",
     "source/release",
     "target/clean",
     "source/resume",
@@ -153,7 +155,12 @@ impl<'a> Attacker<'a> {
                     description: json!({}),
                     memory_bytes: 1,
                     rootfs_bytes: 1,
+                    post_copy_problems: Vec::new(),
                 },
+            }),
+            "source/hand-over" => json!(HandOver {
+                order: order.clone(),
+                strategy: Strategy::StopAndCopy,
             }),
             _ => json!(order),
         };

@@ -95,6 +95,7 @@ impl World {
                     name: name.to_owned(),
                     edge: "Edge1".to_owned(),
                     requirements: json!(REQUIREMENTS),
+                    allow_post_copy: false,
                 }),
             )
             .unwrap();
@@ -122,6 +123,7 @@ impl World {
             &json!(CreateMigration {
                 container: container.to_owned(),
                 to: DestinationSpec::Edge(to.to_owned()),
+                strategy: None,
             }),
         )
     }
@@ -138,29 +140,30 @@ impl World {
         self.fleet.account("carol").unwrap().get(&path).unwrap()
     }
 
-    /// On which edges App1 has a process that runs.
-    pub fn running_on(&self) -> Vec<&'static str> {
+    /// On which edges a container has a process that runs.
+    pub fn running_on(&self, name: &str) -> Vec<&'static str> {
         EDGES
             .into_iter()
             .filter(|edge| {
                 let host = self.fleet.host(edge).unwrap();
-                let state = host.run("lxc-info", &["-n", APP, "-sH"]);
+                let state = host.run("lxc-info", &["-n", name, "-sH"]);
                 state.is_ok_and(|state| state.trim() == "RUNNING")
                     && host
                         .run(
                             "cat",
-                            &[&format!("/sys/fs/cgroup/lxc.payload.{APP}/cgroup.freeze")],
+                            &[&format!("/sys/fs/cgroup/lxc.payload.{name}/cgroup.freeze")],
                         )
                         .is_ok_and(|frozen| frozen.trim() == "0")
             })
             .collect()
     }
 
-    /// What is left of App1 on an edge that it is not on.
-    fn left_on(&self, edge: &str) -> String {
+    /// What is left of a container on an edge that it is not on.
+    pub fn left_on(&self, name: &str, edge: &str) -> String {
         let script = format!(
-            "ls -d /var/lib/lxc/{APP} /run/carnet/images/{APP} /run/netns/carnet-{APP} \
-             /sys/fs/cgroup/lxc.*.{APP}* 2>/dev/null; ip -o link | grep ': ct' || true"
+            "ls -d /var/lib/lxc/{name} /run/carnet/images/{name} /run/carnet/standby/{name} \
+             /run/netns/carnet-{name} /sys/fs/cgroup/lxc.*.{name}* 2>/dev/null; \
+             pgrep -a criu || true"
         );
         self.on(edge, &["sh", "-c", &script])
     }
@@ -168,11 +171,11 @@ impl World {
     /// App1 runs on `edge` and nowhere else, nothing of it is anywhere else, its connection is
     /// open, and nothing that it acknowledged is lost.
     pub fn assert_whole(&self, edge: &str, what: &str) {
-        assert_eq!(self.running_on(), [edge], "{what}");
+        assert_eq!(self.running_on(APP), [edge], "{what}");
         assert_eq!(self.container().edge_name, edge, "{what}");
         assert_eq!(self.container().migration, None, "{what}");
         for other in EDGES.into_iter().filter(|other| *other != edge) {
-            assert_eq!(self.left_on(other), "", "{what}: left on {other}");
+            assert_eq!(self.left_on(APP, other), "", "{what}: left on {other}");
         }
         let images = format!("/run/carnet/images/{APP}");
         let there = self

@@ -1,0 +1,344 @@
+//! The source's part: the container leaves.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use carnet_api::agent::{
+    CopiedAhead, Described, Done, HandOver, HandedOver, Order, StandBy, TimedStep,
+};
+use carnet_api::v1::Problem;
+use carnet_core::ids::MigrationId;
+use carnet_core::migration::Strategy;
+use carnet_core::permit::{Abort, Commit, Part, Party};
+use reqwest::StatusCode;
+use reqwest::header::{CONNECTION, UPGRADE};
+use tokio::task::JoinHandle;
+
+use super::statement::{COMMITTED, Entitled, RESUMED};
+use super::target::{PAGES, Stream};
+use super::{End, Handovers, Record, Role, Sent, lock, not_prepared, timed};
+use crate::problem::{cannot, internal};
+use crate::runtime::{ContainerName, Pages, Runtime};
+use crate::transfer;
+use crate::tree::Manifest;
+
+/// Passes over the root file system while the container runs: the first sends everything, the
+/// next what changed meanwhile. More would chase a busy container for ever.
+const PASSES_AHEAD: u32 = 2;
+
+/// What this process knows of a container that leaves.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// What was sent ahead; where it is lost, everything is sent again.
+    sent_ahead: Option<Manifest>,
+    frozen: Option<Instant>,
+    /// What the time since went into.
+    steps: Vec<TimedStep>,
+    /// Gives out pages of memory, as long as somebody asks.
+    pub(super) pages: Option<JoinHandle<()>>,
+}
+
+impl<R: Runtime> Handovers<R> {
+    /// Source: checks that the container can move, and describes it.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn prepare_source(&self, order: Order) -> Result<Described, Problem> {
+        let (entitled, permit) = self.permitted(&order, Part::Source)?;
+        let name = &entitled.name;
+        if let Some(other) = self.records.other(&order)? {
+            return Err(cannot(format!(
+                "`{name}` is being handed over already, by migration {other}"
+            )));
+        }
+        if !matches!(
+            entitled.role(),
+            None | Some(Role::Source { handed_over: None })
+        ) {
+            return Err(not_prepared(&order));
+        }
+        let described = self.runtime.describe(name).await.map_err(cannot)?;
+        self.come_to(&entitled.claim)?;
+        self.records.save(&Record {
+            order,
+            role: Role::Source { handed_over: None },
+            permit: Some(permit),
+        })?;
+        Ok(described)
+    }
+
+    /// Source: sends the root file system while the container runs.
+    ///
+    /// # Errors
+    /// Why it did not get there.
+    pub async fn copy_ahead(&self, order: Order) -> Result<CopiedAhead, Problem> {
+        let (entitled, permit) = self.permitted(&order, Part::Source)?;
+        let name = &entitled.name;
+        if sent_before(&order, &entitled)?.is_some() {
+            // The order comes late. What would be sent again may be being restored from.
+            return Ok(CopiedAhead {
+                bytes: 0,
+                passes: 0,
+            });
+        }
+        let mut bytes = 0;
+        let mut manifest = None;
+        for _ in 0..PASSES_AHEAD {
+            let (sent, now) = self
+                .send(
+                    &order,
+                    permit.claim.target,
+                    Stream::Rootfs,
+                    self.runtime.rootfs(name),
+                    manifest,
+                )
+                .await?;
+            bytes += sent;
+            manifest = Some(now);
+        }
+        lock(&self.leaving)
+            .entry(order.migration)
+            .or_default()
+            .sent_ahead = manifest;
+        Ok(CopiedAhead {
+            bytes,
+            passes: PASSES_AHEAD,
+        })
+    }
+
+    /// Source: freezes the container and sends what is still missing.
+    ///
+    /// # Errors
+    /// What went wrong. The container is frozen then; `resume` lets it run on.
+    pub async fn hand_over(&self, asked: HandOver) -> Result<HandedOver, Problem> {
+        let HandOver { order, strategy } = asked;
+        let (entitled, permit) = self.permitted(&order, Part::Source)?;
+        let name = &entitled.name;
+        let migration = order.migration;
+        let sent = match sent_before(&order, &entitled)? {
+            Some(sent) => sent,
+            None => {
+                let sent = self
+                    .freeze_and_send(&order, permit.claim.target, name, strategy)
+                    .await?;
+                self.records.save(&Record {
+                    order,
+                    role: Role::Source {
+                        handed_over: Some(sent),
+                    },
+                    permit: Some(permit),
+                })?;
+                sent
+            }
+        };
+        let leaving = lock(&self.leaving);
+        let leaving = leaving.get(&migration);
+        Ok(HandedOver {
+            rootfs_difference_bytes: sent.rootfs_difference_bytes,
+            image_bytes: sent.image_bytes,
+            frozen_ms: leaving
+                .and_then(|leaving| leaving.frozen)
+                .map_or(0.0, |began| began.elapsed().as_secs_f64() * 1_000.0),
+            steps: leaving
+                .map(|leaving| leaving.steps.clone())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Everything that can be done before the container stands still is done before.
+    async fn freeze_and_send(
+        &self,
+        order: &Order,
+        to: Party,
+        name: &ContainerName,
+        strategy: Strategy,
+    ) -> Result<Sent, Problem> {
+        let migration = order.migration;
+        // Of a hand-over that was begun before, and failed.
+        self.stop_giving_pages(migration);
+        self.ask_to_stand_by(order, to, strategy).await?;
+        let pages_to = match strategy {
+            Strategy::StopAndCopy => None,
+            Strategy::PostCopy => Some(self.open_pages(order, to).await?),
+        };
+        let manifest = {
+            let mut leaving = lock(&self.leaving);
+            let leaving = leaving.entry(migration).or_default();
+            leaving.steps.clear();
+            leaving.sent_ahead.take()
+        };
+        let zero = Instant::now();
+        lock(&self.leaving)
+            .entry(migration)
+            .or_default()
+            .frozen
+            .get_or_insert(zero);
+        let (frozen, freezing) = timed(zero, "freezing", self.runtime.freeze(name)).await;
+        frozen.map_err(cannot)?;
+        let rootfs = self.runtime.rootfs(name);
+        // Both to their ends, whichever fails: CRIU is never interrupted.
+        let ((difference, sending), (dumped, dumping)) = tokio::join!(
+            timed(
+                zero,
+                "sending what has changed of its files",
+                self.send(order, to, Stream::Rootfs, rootfs, manifest)
+            ),
+            timed(zero, "dumping", self.runtime.dump(name, strategy)),
+        );
+        let (rootfs_difference_bytes, _) = difference?;
+        let pages = dumped.map_err(cannot)?;
+        if let (Some(near), Some(far)) = (pages, pages_to) {
+            let pump = tokio::spawn(pass_pages(near, far));
+            lock(&self.leaving).entry(migration).or_default().pages = Some(pump);
+        }
+        let images = self.runtime.images(name);
+        let (sent, sending_images) = timed(
+            zero,
+            "sending images",
+            self.send(order, to, Stream::Images, images, None),
+        )
+        .await;
+        let (image_bytes, _) = sent?;
+        lock(&self.leaving).entry(migration).or_default().steps =
+            vec![freezing, dumping, sending, sending_images];
+        Ok(Sent {
+            rootfs_difference_bytes,
+            image_bytes,
+        })
+    }
+
+    /// Ends the giving out of pages, where there is any: CRIU lets go of the container then.
+    pub(super) fn stop_giving_pages(&self, migration: MigrationId) {
+        let pages = lock(&self.leaving)
+            .get_mut(&migration)
+            .and_then(|leaving| leaving.pages.take());
+        if let Some(pages) = pages {
+            pages.abort();
+        }
+    }
+
+    /// Has the target do what it can before the images come.
+    async fn ask_to_stand_by(
+        &self,
+        order: &Order,
+        to: Party,
+        strategy: Strategy,
+    ) -> Result<(), Problem> {
+        let (client, base) = self.peers.client(to, &order.target_address)?;
+        let url = format!("{base}/v1/handovers/{}/stand-by", order.migration);
+        let asked = serde_json::to_vec(&StandBy { strategy }).map_err(|error| internal(&error))?;
+        let answer = client
+            .put(url)
+            .header("Content-Type", "application/json")
+            .body(asked)
+            .send()
+            .await
+            .map_err(|error| {
+                cannot(format!(
+                    "asking the target to stand by: it cannot be reached: {}",
+                    chain(&error)
+                ))
+            })?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        Err(refusal("asking the target to stand by", answer).await)
+    }
+
+    /// Opens the way that pages go by.
+    async fn open_pages(&self, order: &Order, to: Party) -> Result<Pages, Problem> {
+        let (client, base) = self.peers.client(to, &order.target_address)?;
+        let url = format!("{base}/v1/handovers/{}/pages", order.migration);
+        let failed = |error: reqwest::Error| {
+            cannot(format!(
+                "opening a way for pages: the target cannot be reached: {}",
+                chain(&error)
+            ))
+        };
+        let answer = client
+            .post(url)
+            .header(CONNECTION, "upgrade")
+            .header(UPGRADE, PAGES)
+            .send()
+            .await
+            .map_err(failed)?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refusal("opening a way for pages", answer).await);
+        }
+        Ok(Box::new(answer.upgrade().await.map_err(failed)?))
+    }
+
+    /// Sends to the holder of the certificate of `to`, and to nobody else.
+    async fn send(
+        &self,
+        order: &Order,
+        to: Party,
+        stream: Stream,
+        directory: PathBuf,
+        previous: Option<Manifest>,
+    ) -> Result<(u64, Manifest), Problem> {
+        let (client, base) = self.peers.client(to, &order.target_address)?;
+        let what = stream.name();
+        let url = format!("{base}/v1/handovers/{}/{what}", order.migration);
+        transfer::send(&client, &url, directory, previous)
+            .await
+            .map_err(|error| cannot(format!("sending the {what}: {}", chain(&error))))
+    }
+
+    /// Source: the container runs elsewhere; what is here of it goes.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub async fn release(&self, order: Order) -> Result<Done, Problem> {
+        let entitled = self.concluded::<Commit>(&order, Part::Source, COMMITTED)?;
+        self.end(order, entitled, End::Release).await
+    }
+
+    /// Source: the container runs on here.
+    ///
+    /// # Errors
+    /// Where it cannot be thawed.
+    pub async fn resume(&self, order: Order) -> Result<Done, Problem> {
+        let entitled = self.concluded::<Abort>(&order, Part::Source, RESUMED)?;
+        self.end(order, entitled, End::Resume).await
+    }
+}
+
+/// Passes pages on until one of both has nothing more to say.
+async fn pass_pages(mut near: Pages, mut far: Pages) {
+    let ended = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    tracing::debug!(?ended, "no more pages are asked for");
+}
+
+/// What the target answered, where it was not what was hoped for.
+async fn refusal(what: &str, answer: reqwest::Response) -> Problem {
+    let status = answer.status();
+    let told = match answer.json::<Problem>().await {
+        Ok(problem) => problem.detail.unwrap_or(problem.title),
+        Err(_) => status.to_string(),
+    };
+    cannot(format!("{what}: the target refuses: {told}"))
+}
+
+/// What was sent already, if it was; an error where this edge is not the source.
+fn sent_before(order: &Order, entitled: &Entitled) -> Result<Option<Sent>, Problem> {
+    match entitled.role() {
+        Some(Role::Source { handed_over }) => Ok(*handed_over),
+        _ => Err(not_prepared(order)),
+    }
+}
+
+/// An error with all that caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        cause = error.source();
+    }
+    text
+}

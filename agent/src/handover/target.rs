@@ -1,0 +1,467 @@
+//! The target's part: the container arrives.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use carnet_api::agent::{
+    Done, MAKING_SURE, Order, PrepareTarget, Prepared, Restored, StandBy, TimedStep,
+};
+use carnet_api::tls::Peer;
+use carnet_api::v1::Problem;
+use carnet_core::ids::MigrationId;
+use carnet_core::migration::Strategy;
+use carnet_core::permit::{Abort, Commit, Part};
+use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
+use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::task::JoinHandle;
+
+use super::statement::{COMMITTED, DISCARDED, is_good, refused, unpermitted};
+use super::{End, Handovers, Progress, Record, Role, lock, not_prepared, timed_step};
+use crate::problem::{cannot, internal, not_found, not_yours};
+use crate::runtime::{ContainerName, Pages, Runtime};
+use crate::transfer;
+
+/// The name of what a connection is upgraded to, for pages of memory.
+pub const PAGES: &str = "carnet-pages";
+/// How long a way for pages may take to come up once it was answered for.
+const PAGES_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a stream from another agent holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Rootfs,
+    Images,
+}
+
+impl Stream {
+    /// Its name, in paths and in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rootfs => "rootfs",
+            Self::Images => "images",
+        }
+    }
+}
+
+/// What this process knows of a container that arrives.
+#[derive(Debug, Default)]
+pub(super) struct Arriving {
+    receiving: Option<Receiving>,
+    /// Where its pages will come by.
+    pages: Option<oneshot::Receiver<Pages>>,
+    /// The making of its processes: when it began and ended, or why it failed.
+    making: Option<JoinHandle<Result<(Instant, Instant), String>>>,
+}
+
+/// The streams that a target receives for one hand-over: one at a time.
+#[derive(Debug)]
+struct Receiving {
+    /// Breaks the newest off.
+    newest: AbortHandle,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<R: Runtime> Handovers<R> {
+    /// Target: checks that the container can come, and makes ready.
+    ///
+    /// # Errors
+    /// Why it cannot. `discard` removes what was made by then.
+    pub async fn prepare_target(&self, asked: PrepareTarget) -> Result<Prepared, Problem> {
+        let PrepareTarget { order, container } = asked;
+        let (entitled, permit) = self.permitted(&order, Part::Target)?;
+        let name = &entitled.name;
+        let prepared = Prepared {
+            post_copy_problems: self.runtime.post_copy_problems().await,
+        };
+        match entitled.role() {
+            // By half: from the beginning.
+            Some(Role::Target {
+                progress: Progress::Preparing,
+                ..
+            }) => self.runtime.remove(name).await.map_err(cannot)?,
+            // The order may come late, when the container's files and memory are here already,
+            // and the only ones: they are not touched.
+            Some(Role::Target {
+                progress: Progress::Prepared,
+                ..
+            }) => return Ok(prepared),
+            Some(_) => return Err(not_prepared(&order)),
+            None => self.runtime.check(name, &container).await.map_err(cannot)?,
+        }
+        self.come_to(&entitled.claim)?;
+        // A crash from here on leaves a part of the container, and a record by which `discard`
+        // knows that it may remove it.
+        let record = |progress| Record {
+            order: order.clone(),
+            role: Role::Target {
+                container: container.clone(),
+                progress,
+                strategy: None,
+            },
+            permit: Some(permit.clone()),
+        };
+        self.records.save(&record(Progress::Preparing))?;
+        self.runtime
+            .prepare(name, &container)
+            .await
+            .map_err(cannot)?;
+        self.records.save(&record(Progress::Prepared))?;
+        Ok(prepared)
+    }
+
+    /// Target: the source's agent, `peer`, is about to freeze the container.
+    ///
+    /// # Errors
+    /// Where this edge was not asked to take it from there, or cannot make ready.
+    pub async fn stand_by(
+        &self,
+        migration: MigrationId,
+        peer: &Peer,
+        asked: StandBy,
+    ) -> Result<Done, Problem> {
+        let (record, name) = self.expected(migration, peer)?;
+        let Role::Target {
+            container,
+            progress,
+            ..
+        } = record.role
+        else {
+            return Err(not_prepared(&record.order));
+        };
+        self.records.save(&Record {
+            role: Role::Target {
+                container,
+                progress,
+                strategy: Some(asked.strategy),
+            },
+            ..record
+        })?;
+        self.finish_making(migration).await;
+        self.runtime
+            .stand_by(&name, asked.strategy)
+            .await
+            .map_err(cannot)?;
+        Ok(Done {})
+    }
+
+    /// Target: pages of memory will come from the source's agent, `peer`, by what is sent into
+    /// the sender that is returned.
+    ///
+    /// # Errors
+    /// Where this edge was not asked to take the container from there.
+    pub fn expect_pages(
+        &self,
+        migration: MigrationId,
+        peer: &Peer,
+    ) -> Result<oneshot::Sender<Pages>, Problem> {
+        self.expected(migration, peer)?;
+        let (sender, pages) = oneshot::channel();
+        lock(&self.arriving).entry(migration).or_default().pages = Some(pages);
+        Ok(sender)
+    }
+
+    /// Target: takes a stream from the source's agent, `peer`. Once the images are here, the
+    /// container is made from them, but does not run.
+    ///
+    /// # Errors
+    /// Where this edge was not asked to take it from there, or it is broken.
+    pub async fn receive<S, E>(
+        self: &Arc<Self>,
+        migration: MigrationId,
+        stream: Stream,
+        peer: &Peer,
+        body: S,
+    ) -> Result<transfer::Received, Problem>
+    where
+        S: futures_util::Stream<Item = Result<bytes::Bytes, E>> + Send + Unpin + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    {
+        self.expected(migration, peer)?;
+        let (registration, _turn) = self.stop_receiving(migration).await;
+        // It reads the images that would be written over.
+        let before = match stream {
+            Stream::Rootfs => None,
+            Stream::Images => lock(&self.arriving)
+                .get_mut(&migration)
+                .and_then(|arriving| arriving.making.take()),
+        };
+        if let Some(before) = before {
+            let _ = before.await;
+        }
+        // The hand-over may have gone on, or ended, meanwhile.
+        let (record, name) = self.expected(migration, peer)?;
+        let directory = match stream {
+            Stream::Rootfs => self.runtime.rootfs(&name),
+            Stream::Images => self.runtime.images(&name),
+        };
+        let received = transfer::receive(Abortable::new(body, registration), directory)
+            .await
+            .map_err(|error| cannot(format!("what arrived cannot be unpacked: {error}")))?;
+        if let (
+            Stream::Images,
+            Role::Target {
+                strategy: Some(strategy),
+                ..
+            },
+        ) = (stream, record.role)
+        {
+            let handovers = self.clone();
+            let making =
+                tokio::spawn(async move { handovers.make(migration, &name, strategy).await });
+            lock(&self.arriving).entry(migration).or_default().making = Some(making);
+        }
+        Ok(received)
+    }
+
+    /// Waits until nothing of the container is being made any more: CRIU is never interrupted, and
+    /// what it makes after the container was removed would stay. Pages that have not come are not
+    /// waited for.
+    pub(super) async fn finish_making(&self, migration: MigrationId) {
+        let making = lock(&self.arriving)
+            .get_mut(&migration)
+            .and_then(|arriving| {
+                arriving.pages = None;
+                arriving.making.take()
+            });
+        if let Some(making) = making {
+            // However it ended.
+            let _ = making.await;
+        }
+    }
+
+    /// Makes the container's processes, while the control plane decides.
+    async fn make(
+        &self,
+        migration: MigrationId,
+        name: &ContainerName,
+        strategy: Strategy,
+    ) -> Result<(Instant, Instant), String> {
+        let began = Instant::now();
+        let coming = lock(&self.arriving)
+            .get_mut(&migration)
+            .and_then(|arriving| arriving.pages.take());
+        let pages = match coming {
+            Some(coming) => tokio::time::timeout(PAGES_LIMIT, coming)
+                .await
+                .ok()
+                .and_then(Result::ok),
+            None => None,
+        };
+        self.runtime
+            .restore(name, strategy, pages)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok((began, Instant::now()))
+    }
+
+    /// The record of a container that this edge was asked to take from `peer`, and its name.
+    fn expected(
+        &self,
+        migration: MigrationId,
+        peer: &Peer,
+    ) -> Result<(Record, ContainerName), Problem> {
+        let record = self
+            .records
+            .load(migration)?
+            .ok_or_else(|| unpermitted(migration))?;
+        let is_prepared = matches!(
+            record.role,
+            Role::Target {
+                progress: Progress::Prepared,
+                ..
+            }
+        );
+        // A source that does not know yet that it was called off may send still: no attack.
+        if !is_prepared {
+            return Err(not_found(format!(
+                "this edge was not asked to receive migration {migration}"
+            )));
+        }
+        let (Some(permit), Some(certificate)) = (&record.permit, peer.fingerprint()) else {
+            return Err(not_yours("nothing is taken but on a permit"));
+        };
+        if !peer.is_edge(permit.claim.source.edge) {
+            return Err(not_yours(
+                "only the source that the control plane named may send this container",
+            ));
+        }
+        permit
+            .claim
+            .has_peer(&certificate, Part::Target)
+            .map_err(refused)?;
+        is_good(permit)?;
+        let name = ContainerName::new(&record.order.container).map_err(cannot)?;
+        Ok((record, name))
+    }
+
+    /// Breaks off the stream of `migration` that is being received, if there is one, and waits
+    /// until nothing of it is written any more: its source may have died in its midst without
+    /// this edge noticing. Nothing else is received until the guard is dropped; the registration
+    /// is for the stream that comes next.
+    pub(super) async fn stop_receiving(
+        &self,
+        migration: MigrationId,
+    ) -> (AbortRegistration, OwnedMutexGuard<()>) {
+        let (newest, registration) = AbortHandle::new_pair();
+        let turn = {
+            let mut arriving = lock(&self.arriving);
+            let arriving = arriving.entry(migration).or_default();
+            let turn = match arriving.receiving.take() {
+                Some(before) => {
+                    before.newest.abort();
+                    before.turn
+                }
+                None => Arc::default(),
+            };
+            arriving.receiving = Some(Receiving {
+                newest,
+                turn: turn.clone(),
+            });
+            turn
+        };
+        (registration, turn.lock_owned().await)
+    }
+
+    /// Target: brings the container to life. Once it has run here this is done, whatever has
+    /// become of it since.
+    ///
+    /// # Errors
+    /// Why it cannot be brought to life; it does not run then.
+    pub async fn restore(&self, order: Order) -> Result<Restored, Problem> {
+        let arrived = Instant::now();
+        let entitled = self.concluded::<Commit>(&order, Part::Target, COMMITTED)?;
+        let name = &entitled.name;
+        let migration = order.migration;
+        let Some(Role::Target {
+            container,
+            progress,
+            strategy,
+        }) = entitled.role()
+        else {
+            return Err(not_prepared(&order));
+        };
+        let record = |progress| Record {
+            order: order.clone(),
+            role: Role::Target {
+                container: container.clone(),
+                progress,
+                strategy: *strategy,
+            },
+            permit: entitled.permit().cloned(),
+        };
+        let has_started = match progress {
+            Progress::Preparing | Progress::Lost => return Err(not_prepared(&order)),
+            Progress::Prepared => false,
+            Progress::Restored => self.runtime.has_started(name),
+        };
+        let mut made = None;
+        if !has_started {
+            self.come_to(&entitled.claim)?;
+            let making = lock(&self.arriving)
+                .get_mut(&migration)
+                .and_then(|arriving| arriving.making.take());
+            let strategy = strategy.unwrap_or(Strategy::StopAndCopy);
+            match making {
+                None => {}
+                Some(making) => match making.await {
+                    Ok(Ok(when)) => made = Some(when),
+                    Ok(Err(problem)) if strategy == Strategy::PostCopy => {
+                        return Err(cannot(problem));
+                    }
+                    Ok(Err(problem)) => {
+                        tracing::warn!(%migration, problem, "it is restored once more");
+                    }
+                    Err(error) => return Err(cannot(error)),
+                },
+            }
+            self.runtime
+                .restore(name, strategy, None)
+                .await
+                .map_err(cannot)?;
+            // A crash after this line, and before it runs: what was made ends, and is known not
+            // to have run.
+            self.records.save(&record(Progress::Restored))?;
+        }
+        let ready = Instant::now();
+        if let Err(error) = self.runtime.start(name).await {
+            if self.runtime.has_started(name) {
+                // It may run, so that this must not read as if it did not.
+                return Err(internal(&error));
+            }
+            self.records.save(&record(Progress::Prepared))?;
+            return Err(cannot(error));
+        }
+        let runs = Instant::now();
+        let mut steps: Vec<TimedStep> = Vec::new();
+        if let Some((began, ended)) = made {
+            steps.push(timed_step(runs, "making its processes", began, ended));
+            // Where the commit came first, nothing waited for it.
+            if ended < arrived {
+                steps.push(timed_step(runs, "waiting for the commit", ended, arrived));
+            }
+        }
+        steps.push(timed_step(runs, MAKING_SURE, arrived, ready));
+        steps.push(timed_step(runs, "letting it run", ready, runs));
+        Ok(Restored {
+            running_ms: runs.elapsed().as_secs_f64() * 1e3,
+            steps,
+        })
+    }
+
+    /// Target: waits until no memory of the container is missing any more.
+    ///
+    /// # Errors
+    /// Where some never will be here; the container was killed.
+    pub async fn settle(&self, order: Order) -> Result<Done, Problem> {
+        let entitled = self.concluded::<Commit>(&order, Part::Target, COMMITTED)?;
+        let name = &entitled.name;
+        let Some(Role::Target {
+            container,
+            progress: progress @ (Progress::Restored | Progress::Lost),
+            strategy,
+        }) = entitled.role()
+        else {
+            return Err(not_prepared(&order));
+        };
+        let settled = match progress {
+            Progress::Lost => Err("memory of it was lost on its way, and it was killed".to_owned()),
+            _ => self
+                .runtime
+                .settle(name)
+                .await
+                .map_err(|error| error.to_string()),
+        };
+        let Err(problem) = settled else {
+            return Ok(Done {});
+        };
+        // From here on it may be discarded.
+        self.records.save(&Record {
+            role: Role::Target {
+                container: container.clone(),
+                progress: Progress::Lost,
+                strategy: *strategy,
+            },
+            permit: entitled.permit().cloned(),
+            order,
+        })?;
+        Err(cannot(problem))
+    }
+
+    /// Target: the container is at home; its images go.
+    ///
+    /// # Errors
+    /// Where they cannot be removed.
+    pub async fn clean(&self, order: Order) -> Result<Done, Problem> {
+        let entitled = self.concluded::<Commit>(&order, Part::Target, COMMITTED)?;
+        self.end(order, entitled, End::Clean).await
+    }
+
+    /// Target: what this hand-over brought goes, unless it has run here.
+    ///
+    /// # Errors
+    /// Where it has, or cannot be removed.
+    pub async fn discard(&self, order: Order) -> Result<Done, Problem> {
+        let entitled = self.concluded::<Abort>(&order, Part::Target, DISCARDED)?;
+        self.end(order, entitled, End::Discard).await
+    }
+}

@@ -1,0 +1,89 @@
+//! How memory goes over: what is chosen, and what becomes of a move whose memory is lost.
+
+use carnet_api::v1::{MigrationState, StallPlace};
+use carnet_core::migration::Strategy;
+
+use crate::edges::Ask;
+use crate::plane::Plane;
+
+/// The strategy that a source is told, and the reason that is shown.
+async fn chosen(allow: bool, asked: Option<Strategy>, problem: Option<&str>) -> Plane {
+    let mut plane = Plane::new().await;
+    let source = plane.edge("source").await;
+    let target = plane.edge("target").await;
+    let container = plane.container("web", source).await;
+    if allow {
+        plane.allow_post_copy(container).await;
+    }
+    if let Some(problem) = problem {
+        plane.edges.set_post_copy_problem(target, problem);
+    }
+    let mut new = plane
+        .new_migration(
+            container,
+            carnet_api::v1::DestinationSpec::Edge("target".to_owned()),
+        )
+        .await;
+    new.strategy = asked;
+    let id = new.id;
+    plane.store.create_migration(&new).await.unwrap();
+    plane.migrations().start(id);
+    plane.ended(id).await;
+    plane
+}
+
+#[tokio::test]
+async fn memory_follows_only_where_its_owner_allows_it() {
+    let plane = chosen(false, None, None).await;
+    assert_eq!(plane.edges.strategies(), [Strategy::StopAndCopy]);
+    let plane = chosen(true, None, None).await;
+    assert_eq!(plane.edges.strategies(), [Strategy::PostCopy]);
+}
+
+#[tokio::test]
+async fn what_was_asked_for_is_done() {
+    let plane = chosen(true, Some(Strategy::StopAndCopy), None).await;
+    assert_eq!(plane.edges.strategies(), [Strategy::StopAndCopy]);
+}
+
+#[tokio::test]
+async fn an_edge_that_cannot_is_named_in_the_reason() {
+    let plane = chosen(true, None, Some("no userfaultfd")).await;
+    assert_eq!(plane.edges.strategies(), [Strategy::StopAndCopy]);
+    let migration = &plane.store.migrations(None, None, 1).await.unwrap()[0].migration;
+    let reason = &migration.strategy.as_ref().unwrap().reason;
+    assert!(reason.contains("on `target` no userfaultfd"), "{reason}");
+}
+
+#[tokio::test]
+async fn what_was_asked_for_and_cannot_be_had_fails_before_anything_is_sent() {
+    let plane = chosen(true, Some(Strategy::PostCopy), Some("no userfaultfd")).await;
+    assert_eq!(plane.edges.times(Ask::CopyAhead), 0);
+    assert_eq!(plane.edges.strategies(), []);
+    let migration = &plane.store.migrations(None, None, 1).await.unwrap()[0].migration;
+    assert_eq!(migration.state, MigrationState::Failed);
+    let failure = migration.failure.as_deref().unwrap();
+    assert!(failure.contains("no userfaultfd"), "{failure}");
+}
+
+#[tokio::test]
+async fn what_a_stall_went_into_is_told_in_order() {
+    let plane = chosen(true, None, None).await;
+    let migration = &plane.store.migrations(None, None, 1).await.unwrap()[0].migration;
+    let stall = migration.stall_ms.unwrap();
+    let steps = &migration.stall_steps;
+    let places: Vec<StallPlace> = steps.iter().map(|step| step.place).collect();
+    assert_eq!(
+        places,
+        [
+            StallPlace::Source,
+            StallPlace::Control,
+            StallPlace::Target,
+            StallPlace::Target
+        ]
+    );
+    for step in steps {
+        assert!(step.began_ms <= step.ended_ms, "{step:?}");
+        assert!(step.ended_ms <= stall + 0.001, "{step:?} {stall}");
+    }
+}
