@@ -1,9 +1,14 @@
 //! `carnet-bench`: what Carnet's parts cost, measured on this machine.
 
+mod handover;
 mod ledger;
 
+use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use carnet_lab::progress::Progress;
 use clap::{Parser, Subcommand};
 
 /// Measure what a part of Carnet costs, beside the same without it.
@@ -16,6 +21,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// Move containers of three sizes in a lab, by Carnet, by the paper's way, and in place.
+    ///
+    /// It takes several minutes, and needs what the lab needs; `cargo build --release --workspace`
+    /// first. Progress goes to standard error.
+    Handover,
     /// Enter decisions into a ledger, and the same rows into its table without the tree.
     ///
     /// The databases are made in the directory for temporary files (TMPDIR), which must be on a
@@ -23,12 +33,8 @@ enum Part {
     Ledger,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let measured = match Arguments::parse().part {
-        Part::Ledger => ledger::measure().await.map(|measured| measured.to_string()),
-    };
-    match measured {
+fn main() -> ExitCode {
+    match measure(&Arguments::parse().part) {
         Ok(measured) => {
             println!("{measured}");
             ExitCode::SUCCESS
@@ -37,5 +43,23 @@ async fn main() -> ExitCode {
             eprintln!("carnet-bench: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn measure(part: &Part) -> Result<String, Box<dyn Error>> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    match part {
+        Part::Handover => {
+            let ended_by = Arc::default();
+            let progress = Progress::new(Arc::clone(&ended_by));
+            runtime.spawn(async move {
+                // So that the lab goes away in order.
+                if tokio::signal::ctrl_c().await.is_ok() {
+                    ended_by.store(nix::libc::SIGINT, Ordering::Relaxed);
+                }
+            });
+            Ok(handover::measure(progress)?.to_string())
+        }
+        Part::Ledger => Ok(runtime.block_on(ledger::measure())?.to_string()),
     }
 }

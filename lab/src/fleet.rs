@@ -376,10 +376,6 @@ impl Fleet {
         }
     }
 
-    pub fn lab(&self) -> &Lab {
-        &self.lab
-    }
-
     /// # Errors
     /// Where there is no such host.
     pub fn host(&self, name: &str) -> Result<&Host, LabError> {

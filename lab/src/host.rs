@@ -1,7 +1,7 @@
 //! One host of a lab, from outside.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,7 +31,7 @@ pub struct Host {
     pub name: String,
     pub kind: Kind,
     /// Its address in the lab's network.
-    pub address: std::net::Ipv4Addr,
+    pub address: Ipv4Addr,
     /// The first process of an edge.
     pub(crate) pid: Option<u32>,
     /// The program `carnet-lab`.
@@ -114,25 +114,32 @@ impl Host {
         Ok(Path::new(&format!("/proc/{pid}/root")).join(path.trim_start_matches('/')))
     }
 
-    /// Starts a container with Redis, named `name`, with a fixed address and MAC.
+    /// Starts a container and waits until it answers.
     ///
     /// # Errors
     /// Where it cannot be made or does not run.
-    pub fn start_redis(
-        &self,
-        root: &crate::root::Root,
-        name: &str,
-        address: std::net::Ipv4Addr,
-    ) -> Result<(), LabError> {
+    pub fn start(&self, container: &ContainerSpec) -> Result<(), LabError> {
+        let ContainerSpec {
+            name,
+            address,
+            command,
+            port,
+        } = container;
         let directory = format!("/var/lib/lxc/{name}");
-        let rootfs = self.path(&format!("{directory}/rootfs"))?;
-        fs::create_dir_all(&rootfs).map_err(LabError::file(&rootfs))?;
-        root.make_redis(&rootfs)?;
+        let program = command.split_whitespace().next().unwrap_or_default();
+        let make = format!(
+            "set -e; mkdir -p {directory}/rootfs; cd {directory}/rootfs; \
+             mkdir -p bin dev proc sys tmp run etc; \
+             cp --dereference --parents {program} $(ldd {program} | grep -o '/[^ ]*') /usr/bin/busybox .; \
+             for applet in sh cat ls sleep; do ln -s /usr/bin/busybox bin/$applet; done; \
+             echo root:x:0:0:root:/:/bin/sh > etc/passwd"
+        );
+        self.run("sh", &["-c", &make])?;
         let [a, b, c, d] = address.octets();
         let config = format!(
             "lxc.uts.name = {name}\n\
              lxc.rootfs.path = dir:{directory}/rootfs\n\
-             lxc.init.cmd = /usr/bin/redis-server --bind 0.0.0.0 --protected-mode no --save \"\" --dir /var/lib/redis\n\
+             lxc.init.cmd = {command}\n\
              lxc.mount.auto = proc:mixed sys:mixed\n\
              lxc.console.path = none\n\
              lxc.tty.max = 0\n\
@@ -163,9 +170,35 @@ impl Host {
                 self.name
             )));
         }
-        wait_until(&format!("an answer of {name}'s Redis"), 20, || {
-            self.connect(SocketAddr::from((address, 6379))).is_ok()
+        wait_until(&format!("an answer of {name}"), 20, || {
+            self.connect(SocketAddr::from((*address, *port))).is_ok()
         })
+    }
+}
+
+/// A container of one program, with a fixed address and MAC.
+#[derive(Debug, Clone)]
+pub struct ContainerSpec {
+    pub name: String,
+    pub address: Ipv4Addr,
+    /// Its first process: a program of the host's, by its path, and arguments. It is copied, with
+    /// the libraries that it needs.
+    pub command: String,
+    /// Where it answers by TCP once it runs.
+    pub port: u16,
+}
+
+impl ContainerSpec {
+    /// Debian's Redis, which keeps everything in memory.
+    pub fn redis(name: &str, address: Ipv4Addr) -> Self {
+        Self {
+            name: name.to_owned(),
+            address,
+            command:
+                "/usr/bin/redis-server --bind 0.0.0.0 --protected-mode no --save \"\" --dir /tmp"
+                    .to_owned(),
+            port: 6379,
+        }
     }
 }
 

@@ -206,10 +206,6 @@ impl Lab {
             .ok_or_else(|| LabError::NoHost(name.to_owned()))
     }
 
-    pub fn root(&self) -> &Root {
-        &self.root
-    }
-
     /// A directory of the lab's own, for what runs in it; gone with the lab.
     ///
     /// # Errors

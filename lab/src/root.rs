@@ -1,5 +1,4 @@
-//! The Debian 13 root that every host of the lab stands on, and the small one of App1: built
-//! once, kept outside the checkout.
+//! The Debian 13 root that every host of the lab stands on: built once, kept outside the checkout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,48 +90,6 @@ impl Root {
 
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Makes a container's root file system in the empty directory `to`: Debian's Redis with the
-    /// libraries it needs, and busybox.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn make_redis(&self, to: &Path) -> Result<(), LabError> {
-        for directory in [
-            "bin",
-            "dev",
-            "proc",
-            "sys",
-            "tmp",
-            "run",
-            "etc",
-            "var/lib/redis",
-        ] {
-            let path = to.join(directory);
-            fs::create_dir_all(&path).map_err(LabError::file(&path))?;
-        }
-        let libraries = run(Command::new("chroot")
-            .arg(&self.path)
-            .args(["ldd", "/usr/bin/redis-server"]))?;
-        let files = libraries
-            .split_whitespace()
-            .filter(|word| word.starts_with('/'))
-            .chain(["/usr/bin/redis-server", "/usr/bin/busybox"]);
-        for file in files {
-            let relative = file.trim_start_matches('/');
-            let target = to.join(relative);
-            if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent).map_err(LabError::file(parent))?;
-            }
-            fs::copy(self.path.join(relative), &target).map_err(LabError::file(&target))?;
-        }
-        for applet in ["sh", "cat", "ls", "sleep"] {
-            let link = to.join("bin").join(applet);
-            std::os::unix::fs::symlink("/usr/bin/busybox", &link).map_err(LabError::file(&link))?;
-        }
-        let passwd = to.join("etc/passwd");
-        fs::write(&passwd, "root:x:0:0:root:/:/bin/sh\n").map_err(LabError::file(&passwd))
     }
 }
 

@@ -14,6 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use carnet_lab::error::LabError;
+use carnet_lab::host::ContainerSpec;
 use carnet_lab::lab::{Lab, LabSpec, down};
 use carnet_lab::progress::Progress;
 use traces::traces;
@@ -61,7 +62,7 @@ fn a_lab_holds_what_it_promises_and_leaves_nothing() {
     assert!(rate.contains("rate 1Gbit"), "{rate}");
 
     let address = Ipv4Addr::new(10, 88, 2, 1);
-    edge.start_redis(lab.root(), "App1", address).unwrap();
+    edge.start(&ContainerSpec::redis("App1", address)).unwrap();
     assert_eq!(
         edge.run("lxc-info", &["-n", "App1", "-sH"]).unwrap().trim(),
         "RUNNING"

@@ -24,6 +24,7 @@ use carnet_api::v1::{
 };
 use carnet_lab::error::LabError;
 use carnet_lab::exec::wait_until;
+use carnet_lab::host::ContainerSpec;
 use serde_json::{Value, json};
 use traces::traces;
 use world::{APP, World};
@@ -301,12 +302,8 @@ fn the_ledger_tells_all_of_it_truly(world: &mut World) {
 /// The suite that the simulated runtime passes, run on an edge, against a container of its own.
 fn the_runtime_keeps_its_promises_on_lxc(world: &World) {
     let edge = world.fleet.host("Edge3").unwrap();
-    edge.start_redis(
-        world.fleet.lab().root(),
-        "Suite",
-        Ipv4Addr::new(10, 88, 2, 9),
-    )
-    .unwrap();
+    let suite = ContainerSpec::redis("Suite", Ipv4Addr::new(10, 88, 2, 9));
+    edge.start(&suite).unwrap();
     let built = Command::new(env!("CARGO"))
         .args(["test", "--locked", "--no-run", "-p", "carnet-agent"])
         .args(["--test", "runtime", "--message-format=json"])

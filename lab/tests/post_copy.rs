@@ -19,6 +19,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use carnet_api::v1::{AllowPostCopy, Container, Migration, MigrationState, Strategy};
 use carnet_lab::exec::wait_until;
 use carnet_lab::fleet::CLIENT;
+use carnet_lab::host::ContainerSpec;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use traces::traces;
@@ -99,8 +100,7 @@ fn ask(world: &World, command: &str) -> String {
 fn begin_large(world: &World) {
     let edge = world.fleet.host("Edge1").unwrap();
     let address = Ipv4Addr::new(10, 88, 2, 3);
-    edge.start_redis(world.fleet.lab().root(), LARGE, address)
-        .unwrap();
+    edge.start(&ContainerSpec::redis(LARGE, address)).unwrap();
     world.register(LARGE);
     let path = format!("/v1/containers/{LARGE}/confirm");
     let erin = world.fleet.account("erin").unwrap();

@@ -30,6 +30,7 @@ use self::sensor_client::{Observation, READING, SensorClient};
 use crate::error::LabError;
 use crate::exec;
 use crate::fleet::{Account, CLIENT, EdgeSpec, Fleet, FleetSpec};
+use crate::host::ContainerSpec;
 use crate::progress::{Progress, tell};
 
 /// The account that owns App1.
@@ -195,7 +196,7 @@ fn start_app(
         "starting {}, an LXC container with Redis, on {}",
         app.name, app.edge
     ))?;
-    host.start_redis(fleet.lab().root(), &app.name, *REDIS.ip())?;
+    host.start(&ContainerSpec::redis(&app.name, *REDIS.ip()))?;
     progress.step(&format!(
         "the client outside connects, and stores {READINGS} readings of {READING} bytes in {}",
         app.name

@@ -11,6 +11,7 @@ use carnet_api::v1::{
 use carnet_lab::demo::sensor_client::SensorClient;
 use carnet_lab::error::LabError;
 use carnet_lab::fleet::{CLIENT, EdgeSpec, Fleet, FleetSpec};
+use carnet_lab::host::ContainerSpec;
 use carnet_lab::progress::Progress;
 use serde_json::{Value, json};
 
@@ -58,7 +59,7 @@ impl World {
             panic!("an IPv4 address");
         };
         let edge = fleet.host("Edge1").unwrap();
-        edge.start_redis(fleet.lab().root(), APP, ip).unwrap();
+        edge.start(&ContainerSpec::redis(APP, ip)).unwrap();
         let stream = fleet.host(CLIENT).unwrap().connect(address()).unwrap();
         let sensors = SensorClient::start(stream, READINGS).unwrap();
         let world = Self {

@@ -1,0 +1,220 @@
+//! What a hand-over costs: how long the container does not answer, and how long all of it takes,
+//! beside the paper's way and beside a dump and a restore in one place, in one run.
+
+mod client;
+mod peers;
+mod stage;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carnet_api::v1::Strategy;
+use carnet_lab::error::LabError;
+use carnet_lab::progress::Progress;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use thiserror::Error;
+
+use self::peers::{Seen, floor, papers_way, seen};
+use self::stage::Stage;
+
+/// Of each way and size; the median of them is told.
+const RUNS: usize = 5;
+/// What the containers hold in memory, in MB of 10⁶ bytes, and rewrite about once in a second.
+const SIZES: [usize; 3] = [10, 256, 1_000];
+/// What the lab's links carry, in MB a second.
+const LINK: f64 = 125.0;
+
+/// Why nothing could be measured.
+#[derive(Debug, Error)]
+pub enum HandoverBenchError {
+    #[error("{} is not there; build all of it: cargo build --release --workspace", .0.display())]
+    NotBuilt(PathBuf),
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    #[error("{0}")]
+    Container(String),
+    #[error("`{0}` is not whole any more: {1}")]
+    NotWhole(String, String),
+}
+
+/// A way of moving a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Floor,
+    Paper,
+    StopAndCopy,
+    PostCopy,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "dump and restore in place (the floor)",
+            Self::Paper => "the paper's: lxc-checkpoint, rsync, lxc-checkpoint -r",
+            Self::StopAndCopy => "Carnet, stop-and-copy",
+            Self::PostCopy => "Carnet, post-copy",
+        }
+    }
+}
+
+/// What was seen of one way, with a container of one size.
+#[derive(Debug)]
+struct Row {
+    way: Way,
+    megabytes: usize,
+    runs: Vec<Seen>,
+    /// Runs besides, after which the container or its connection was not whole.
+    lost: usize,
+}
+
+/// What was seen of all.
+#[derive(Debug)]
+pub struct Measured {
+    rows: Vec<Row>,
+}
+
+/// Measures all of it, in a lab of its own.
+///
+/// # Errors
+/// Where the lab does not come up, or a container does not outlive a way.
+pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
+    let stage = Stage::build(progress)?;
+    let mut rows = Vec::new();
+    for megabytes in SIZES {
+        let (mut paper, mut lost) = (Vec::new(), 0);
+        while paper.len() < RUNS && lost < RUNS {
+            let way = Way::Paper.name();
+            stage.step(&format!("{megabytes} MB, {way}, {}", paper.len() + 1))?;
+            let mut moving = stage.start(&format!("paper{megabytes}"), megabytes)?;
+            match papers_way(&stage, &mut moving) {
+                Ok(seen) => paper.push(seen),
+                Err(HandoverBenchError::NotWhole(_, fault)) => {
+                    stage.step(&format!("          lost: {fault}"))?;
+                    lost += 1;
+                }
+                Err(error) => return Err(error),
+            }
+            stage.end(moving)?;
+        }
+        rows.push(Row {
+            way: Way::Paper,
+            megabytes,
+            runs: paper,
+            lost,
+        });
+        let mut moving = stage.start(&format!("bench{megabytes}"), megabytes)?;
+        stage.register(&moving)?;
+        for (way, strategy) in [
+            (Way::StopAndCopy, Strategy::StopAndCopy),
+            (Way::PostCopy, Strategy::PostCopy),
+        ] {
+            let mut runs = Vec::new();
+            for run in 1..=RUNS {
+                stage.step(&format!("{megabytes} MB, {}, {run}", way.name()))?;
+                runs.push(seen(&mut moving, |moving| {
+                    stage.move_over(moving, strategy).map(drop)
+                })?);
+            }
+            rows.push(Row {
+                way,
+                megabytes,
+                runs,
+                lost: 0,
+            });
+        }
+        stage.forget(&moving)?;
+        if Some(&megabytes) == SIZES.first() {
+            let mut runs = Vec::new();
+            for run in 1..=RUNS {
+                stage.step(&format!("{megabytes} MB, {}, {run}", Way::Floor.name()))?;
+                runs.push(floor(&stage, &mut moving, run)?);
+            }
+            rows.push(Row {
+                way: Way::Floor,
+                megabytes,
+                runs,
+                lost: 0,
+            });
+        }
+        stage.end(moving)?;
+    }
+    Ok(Measured { rows })
+}
+
+impl Row {
+    fn median(&self, of: impl Fn(&Seen) -> Duration) -> f64 {
+        let mut times: Vec<Duration> = self.runs.iter().map(of).collect();
+        times.sort_unstable();
+        let median = times.get(times.len() / 2).copied().unwrap_or_default();
+        median.as_secs_f64()
+    }
+
+    /// In seconds.
+    fn downtime(&self) -> f64 {
+        self.median(|seen| seen.downtime)
+    }
+
+    /// In seconds.
+    fn total(&self) -> f64 {
+        self.median(|seen| seen.total)
+    }
+}
+
+impl Measured {
+    fn row(&self, way: Way, megabytes: usize) -> Option<&Row> {
+        self.rows
+            .iter()
+            .find(|row| row.way == way && row.megabytes == megabytes)
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(presets::ASCII_MARKDOWN).set_header([
+            "memory, MB",
+            "way",
+            "downtime, ms",
+            "of the floor",
+            "of the paper's way",
+            "total, s",
+            "of the link's time",
+            "lost",
+        ]);
+        let floor = self
+            .row(Way::Floor, SIZES.first().copied().unwrap_or_default())
+            .map(Row::downtime)
+            .unwrap_or_default();
+        for row in &self.rows {
+            let paper = self.row(Way::Paper, row.megabytes).map(Row::downtime);
+            let link = row.megabytes as f64 / LINK;
+            let tried = row.runs.len() + row.lost;
+            let is_sent = row.way != Way::Floor;
+            let cells = [
+                format!("{:.0}", row.downtime() * 1_000.0),
+                format!("{:.2}", row.downtime() / floor),
+                paper.map_or_else(String::new, |paper| {
+                    format!("1/{:.1}", paper / row.downtime())
+                }),
+                format!("{:.2}", row.total()),
+                if is_sent {
+                    format!("{:.2}", row.total() / link)
+                } else {
+                    String::new()
+                },
+                format!("{} of {tried}", row.lost),
+            ];
+            let right = |cell: String| Cell::new(cell).set_alignment(CellAlignment::Right);
+            let mut line = vec![right(row.megabytes.to_string()), Cell::new(row.way.name())];
+            line.extend(cells.map(right));
+            table.add_row(line);
+        }
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        write!(
+            f,
+            "medians of {RUNS} runs, links of 1 Gbit/s, {cores} cores; downtime as a client outside sees it;\n\
+             lost: after which the container, its connection or its memory was not whole\n{table}"
+        )
+    }
+}
