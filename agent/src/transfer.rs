@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
-use crate::tree::{self, Manifest};
+use crate::tree::{self, Manifest, Previous};
 
 /// How much is read ahead of the network, in bytes.
 const AHEAD: usize = 1 << 20;
@@ -62,7 +62,7 @@ pub async fn send(
     client: &reqwest::Client,
     url: &str,
     root: PathBuf,
-    previous: Option<Manifest>,
+    previous: Option<Previous>,
 ) -> Result<(u64, Manifest), TransferError> {
     let (near, far) = tokio::io::duplex(AHEAD);
     let packing = tokio::task::spawn_blocking(move || {

@@ -19,6 +19,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use carnet_agent::problem::{Refusal, cannot};
 use carnet_agent::transfer::{self, TransferError};
+use carnet_agent::tree::{Changes, Manifest, Previous};
 use futures_util::{StreamExt, TryStreamExt};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -190,13 +191,13 @@ async fn the_second_pass_sends_what_has_changed_since_the_first() {
         .unwrap();
     scene.write("small", b"2");
     fs::remove_file(scene.source().join("large")).unwrap();
-    let (bytes, manifest) = transfer::send(&client, url, scene.source(), Some(manifest))
+    let (bytes, manifest) = transfer::send(&client, url, scene.source(), Some(changed(manifest)))
         .await
         .unwrap();
     assert!(bytes < 10_000, "{bytes}");
     assert_eq!(files(&scene.source()), files(&scene.target()));
     scene.write("small", b"3");
-    transfer::send(&client, url, scene.source(), Some(manifest))
+    transfer::send(&client, url, scene.source(), Some(changed(manifest)))
         .await
         .unwrap();
     assert_eq!(files(&scene.source()), files(&scene.target()));
@@ -361,4 +362,8 @@ async fn bodies_that_are_no_stream_are_errors() {
     ]);
     let error = transfer::receive(broken, scene.target()).await.unwrap_err();
     assert!(error.to_string().contains("the cable was cut"), "{error}");
+}
+
+fn changed(manifest: Manifest) -> Previous {
+    Previous::new(manifest, Changes::Anywhere, [])
 }

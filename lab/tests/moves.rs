@@ -27,7 +27,7 @@ use carnet_lab::exec::wait_until;
 use carnet_lab::host::ContainerSpec;
 use serde_json::{Value, json};
 use traces::traces;
-use world::{APP, World};
+use world::{APP, EDGES, World};
 
 const LAB: &str = "t-moves";
 
@@ -45,6 +45,7 @@ impl World {
 fn a_container_outlives_moves_denials_failures_and_crashes() {
     let mut world = World::begin(LAB);
     it_moves_again_and_again(&world);
+    what_it_writes_to_its_files_as_it_moves_is_there(&world);
     what_cannot_be_asked_is_refused_with_a_reason(&world);
     a_container_that_is_stopped_or_missing_stays_where_it_is(&world);
     a_full_target_takes_nothing(&world);
@@ -70,6 +71,47 @@ fn it_moves_again_and_again(world: &World) {
         world.assert_whole(to, &format!("moved to {to}"));
     }
     assert_eq!(world.container().generation, 6);
+}
+
+/// From here on Redis writes what it is told to a file too, before it answers.
+fn what_it_writes_to_its_files_as_it_moves_is_there(world: &World) {
+    let place = world.container().edge_name;
+    let ask = |edge: &str, words: &[&str]| {
+        let redis = [["redis-cli", "-h", "10.88.2.1"].as_slice(), words].concat();
+        world.on(edge, &redis)
+    };
+    ask(&place, &["CONFIG", "SET", "appendonly", "yes"]);
+    wait_until("a file", 10, || {
+        let info = ask(&place, &["INFO", "persistence"]);
+        info.contains("aof_enabled:1") && info.contains("aof_rewrite_in_progress:0")
+    })
+    .unwrap();
+    // What another Redis makes of the file.
+    let read_back = format!(
+        "rm -rf /tmp/copy; mkdir /tmp/copy; cd /tmp/copy; \
+         cp -a /var/lib/lxc/{APP}/rootfs/tmp/appendonlydir .; \
+         redis-server --port 7777 --bind 127.0.0.1 --appendonly yes --save '' --dir /tmp/copy \
+           --daemonize yes > /dev/null; \
+         until redis-cli -p 7777 PING | grep -q PONG; do sleep 0.05; done; \
+         redis-cli -p 7777 DBSIZE; redis-cli -p 7777 SHUTDOWN NOSAVE"
+    );
+    let count = |text: String| text.trim().parse::<u64>().unwrap();
+    for edge in EDGES
+        .into_iter()
+        .filter(|edge| *edge != place)
+        .chain([place.as_str()])
+    {
+        let moved = world.go(APP, edge);
+        assert_eq!(moved.state, MigrationState::Completed, "{moved:?}");
+        let before = count(ask(edge, &["DBSIZE"]));
+        let in_file = count(world.on(edge, &["timeout", "20", "sh", "-c", &read_back]));
+        let after = count(ask(edge, &["DBSIZE"]));
+        assert!(
+            (before..=after).contains(&in_file),
+            "{in_file} keys are in the file, {before} to {after} in memory"
+        );
+    }
+    ask(&place, &["CONFIG", "SET", "appendonly", "no"]);
 }
 
 fn what_cannot_be_asked_is_refused_with_a_reason(world: &World) {

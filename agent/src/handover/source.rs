@@ -20,7 +20,7 @@ use super::{End, Handovers, Record, Role, Sent, lock, not_prepared, timed};
 use crate::problem::{cannot, internal};
 use crate::runtime::{ContainerName, Pages, Runtime};
 use crate::transfer;
-use crate::tree::Manifest;
+use crate::tree::{Changes, Manifest, Mapped, Previous, Watch};
 
 /// Passes over the root file system while the container runs: the first sends everything, the
 /// next what changed meanwhile. More would chase a busy container for ever.
@@ -30,12 +30,22 @@ const PASSES_AHEAD: u32 = 2;
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     /// What was sent ahead; where it is lost, everything is sent again.
-    sent_ahead: Option<Manifest>,
+    sent_ahead: Option<SentAhead>,
     frozen: Option<Instant>,
     /// What the time since went into.
     steps: Vec<TimedStep>,
     /// Gives out pages of memory, as long as somebody asks.
     pub(super) pages: Option<JoinHandle<()>>,
+}
+
+/// What was sent of the root file system while the container ran.
+#[derive(Debug)]
+struct SentAhead {
+    manifest: Manifest,
+    /// Since before any of it was sent; `None` where the kernel does not watch.
+    watch: Option<Watch>,
+    /// What the container wrote to in memory as it was sent.
+    mapped: Vec<Mapped>,
 }
 
 impl<R: Runtime> Handovers<R> {
@@ -81,25 +91,35 @@ impl<R: Runtime> Handovers<R> {
                 passes: 0,
             });
         }
+        let rootfs = self.runtime.rootfs(name);
+        let watch = watch(rootfs.clone()).await;
         let mut bytes = 0;
-        let mut manifest = None;
+        let mut last: Option<(Manifest, Vec<Mapped>)> = None;
         for _ in 0..PASSES_AHEAD {
-            let (sent, now) = self
-                .send(
-                    &order,
-                    permit.claim.target,
-                    Stream::Rootfs,
-                    self.runtime.rootfs(name),
+            let mapped = self.runtime.mapped(name).map_err(cannot)?;
+            let previous = last.take().map(|(manifest, before)| {
+                Previous::new(
                     manifest,
+                    changes(watch.as_ref()),
+                    before.iter().chain(&mapped),
                 )
+            });
+            let target = permit.claim.target;
+            let (sent, manifest) = self
+                .send(&order, target, Stream::Rootfs, rootfs.clone(), previous)
                 .await?;
             bytes += sent;
-            manifest = Some(now);
+            last = Some((manifest, mapped));
         }
+        let sent_ahead = last.map(|(manifest, mapped)| SentAhead {
+            manifest,
+            watch,
+            mapped,
+        });
         lock(&self.leaving)
             .entry(order.migration)
             .or_default()
-            .sent_ahead = manifest;
+            .sent_ahead = sent_ahead;
         Ok(CopiedAhead {
             bytes,
             passes: PASSES_AHEAD,
@@ -161,7 +181,7 @@ impl<R: Runtime> Handovers<R> {
             Strategy::StopAndCopy => None,
             Strategy::PostCopy => Some(self.open_pages(order, to).await?),
         };
-        let manifest = {
+        let sent_ahead = {
             let mut leaving = lock(&self.leaving);
             let leaving = leaving.entry(migration).or_default();
             leaving.steps.clear();
@@ -176,12 +196,17 @@ impl<R: Runtime> Handovers<R> {
         let (frozen, freezing) = timed(zero, "freezing", self.runtime.freeze(name)).await;
         frozen.map_err(cannot)?;
         let rootfs = self.runtime.rootfs(name);
+        let mapped = self.runtime.mapped(name).map_err(cannot)?;
+        let previous = sent_ahead.map(|sent| {
+            let changes = changes(sent.watch.as_ref());
+            Previous::new(sent.manifest, changes, sent.mapped.iter().chain(&mapped))
+        });
         // Both to their ends, whichever fails: CRIU is never interrupted.
         let ((difference, sending), (dumped, dumping)) = tokio::join!(
             timed(
                 zero,
                 "sending what has changed of its files",
-                self.send(order, to, Stream::Rootfs, rootfs, manifest)
+                self.send(order, to, Stream::Rootfs, rootfs, previous)
             ),
             timed(zero, "dumping", self.runtime.dump(name, strategy)),
         );
@@ -275,7 +300,7 @@ impl<R: Runtime> Handovers<R> {
         to: Party,
         stream: Stream,
         directory: PathBuf,
-        previous: Option<Manifest>,
+        previous: Option<Previous>,
     ) -> Result<(u64, Manifest), Problem> {
         let (client, base) = self.peers.client(to, &order.target_address)?;
         let what = stream.name();
@@ -308,6 +333,26 @@ impl<R: Runtime> Handovers<R> {
 async fn pass_pages(mut near: Pages, mut far: Pages) {
     let ended = tokio::io::copy_bidirectional(&mut near, &mut far).await;
     tracing::debug!(?ended, "no more pages are asked for");
+}
+
+/// Watches the root file system, where the kernel does: else all of it is looked at.
+async fn watch(rootfs: PathBuf) -> Option<Watch> {
+    let begun = tokio::task::spawn_blocking(move || Watch::begin(&rootfs)).await;
+    match begun {
+        Ok(Ok(watch)) => Some(watch),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "while the container is frozen all its files are looked at");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the watch of its files died");
+            None
+        }
+    }
+}
+
+fn changes(watch: Option<&Watch>) -> Changes {
+    watch.map_or(Changes::Anywhere, Watch::changes)
 }
 
 /// What the target answered, where it was not what was hoped for.

@@ -107,7 +107,8 @@ impl Cgroup {
         }
     }
 
-    fn processes(&self) -> Vec<u32> {
+    /// The processes in it, as this machine numbers them.
+    pub fn processes(&self) -> Vec<u32> {
         fs::read_to_string(self.path.join("cgroup.procs"))
             .unwrap_or_default()
             .lines()

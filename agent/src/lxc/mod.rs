@@ -5,6 +5,7 @@ mod claim;
 pub mod criu;
 pub mod definition;
 pub mod guard;
+mod mapped;
 mod network;
 mod room;
 mod standby;
@@ -27,6 +28,7 @@ use self::guard::Guard;
 use self::standby::Standby;
 use crate::exec::{Command, CommandError};
 use crate::runtime::{ContainerName, Done, Pages, Runtime, RuntimeError};
+use crate::tree::Mapped;
 
 /// Where LXC keeps its containers.
 const CONTAINERS: &str = "/var/lib/lxc";
@@ -338,6 +340,10 @@ impl Runtime for LxcRuntime {
 
     fn rootfs(&self, name: &ContainerName) -> PathBuf {
         Self::directory(name).join("rootfs")
+    }
+
+    fn mapped(&self, name: &ContainerName) -> Done<Vec<Mapped>> {
+        Ok(mapped::files(&Self::living_cgroup(name)?.processes()))
     }
 
     fn images(&self, name: &ContainerName) -> PathBuf {

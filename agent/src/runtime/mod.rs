@@ -15,6 +15,8 @@ use carnet_core::migration::Strategy;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::tree::Mapped;
+
 /// Why a runtime did not do what it was asked.
 #[derive(Debug, Error)]
 pub enum RuntimeError {
@@ -94,6 +96,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Where a container's root file system is, or will be.
     fn rootfs(&self, name: &ContainerName) -> PathBuf;
+
+    /// The files of its own that a container has mapped into memory to write to them there.
+    ///
+    /// # Errors
+    /// Where it cannot be told.
+    fn mapped(&self, name: &ContainerName) -> Done<Vec<Mapped>>;
 
     /// Where memory images of a container go: on tmpfs, so that they never reach a disk.
     fn images(&self, name: &ContainerName) -> PathBuf;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::{ContainerName, Done, Pages, Runtime, RuntimeError};
+use crate::tree::Mapped;
 
 /// Containers that are directories: nothing runs in them. For tests, and for fleets larger than
 /// one machine can hold.
@@ -216,6 +217,11 @@ impl Runtime for SimulatedRuntime {
 
     fn rootfs(&self, name: &ContainerName) -> PathBuf {
         self.directory(name).join("rootfs")
+    }
+
+    fn mapped(&self, _name: &ContainerName) -> Done<Vec<Mapped>> {
+        // It has no processes.
+        Ok(Vec::new())
     }
 
     fn images(&self, name: &ContainerName) -> PathBuf {

@@ -1,8 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::place::Place;
@@ -26,6 +26,8 @@ pub(super) struct Stamp {
     size: u64,
     changed_ns: i128,
     settled: bool,
+    /// It has more names than one; they may be anywhere.
+    is_linked: bool,
 }
 
 /// The time now, in nanoseconds since 1970.
@@ -33,6 +35,17 @@ pub(super) fn now_ns() -> i128 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_nanos().cast_signed())
+}
+
+/// A file that a process has mapped into its memory to write to it there.
+///
+/// The file's time tells of the first write only, until the kernel has written the page out; and
+/// no watch tells of any.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Mapped {
+    pub inode: u64,
+    /// As the process sees it, from its own root.
+    pub path: PathBuf,
 }
 
 impl Stamp {
@@ -48,6 +61,7 @@ impl Stamp {
             size: metadata.size(),
             changed_ns,
             settled: now_ns - changed_ns > SETTLED_NS,
+            is_linked: is_linked(metadata),
         }
     }
 
@@ -64,11 +78,48 @@ impl Stamp {
     }
 }
 
+impl Manifest {
+    /// Has a file be sent again, whatever its times say; `false` where it was not sent.
+    pub(super) fn distrust(&mut self, file: &Mapped) -> bool {
+        let relative = file.path.strip_prefix("/").unwrap_or(&file.path);
+        let mut is_known = false;
+        for (path, stamp) in &mut self.files {
+            if stamp.inode == file.inode || path == relative {
+                stamp.unsettle();
+                is_known = true;
+            }
+        }
+        is_known
+    }
+
+    /// What is at or below `path`.
+    fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a PathBuf> {
+        self.files
+            .range(path.to_owned()..)
+            .map(|(found, _)| found)
+            .take_while(move |found| found.starts_with(path))
+    }
+}
+
+fn is_linked(metadata: &Metadata) -> bool {
+    metadata.nlink() > 1 && !metadata.is_dir()
+}
+
 /// Every path below `base`, relative to it, directories before what they hold; `base` itself is
 /// the empty path. What vanishes meanwhile is left out, and so are sockets.
 pub(super) fn walk(base: &File) -> io::Result<Vec<(PathBuf, Metadata)>> {
     let mut found = vec![(PathBuf::new(), base.metadata()?)];
-    let mut directories = vec![PathBuf::new()];
+    walk_below(base, PathBuf::new(), &mut found)?;
+    Ok(found)
+}
+
+/// Adds what is below the directory `start`.
+fn walk_below(
+    base: &File,
+    start: PathBuf,
+    found: &mut impl Extend<(PathBuf, Metadata)>,
+) -> io::Result<()> {
+    let mut directories = vec![start];
     while let Some(directory) = directories.pop() {
         let Some(place) = Place::directory(base, &directory)? else {
             continue;
@@ -79,19 +130,122 @@ pub(super) fn walk(base: &File) -> io::Result<Vec<(PathBuf, Metadata)>> {
         };
         for entry in entries {
             let entry = entry?;
-            let metadata = match fs::symlink_metadata(entry.path()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                metadata => metadata?,
-            };
-            if metadata.file_type().is_socket() {
+            let Some(metadata) = look_at(&entry.path())? else {
                 continue;
-            }
+            };
             let path = directory.join(entry.file_name());
             if metadata.is_dir() {
                 directories.push(path.clone());
             }
-            found.push((path, metadata));
+            found.extend([(path, metadata)]);
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// What is at a path, if it is anything that is sent.
+fn look_at(full: &Path) -> io::Result<Option<Metadata>> {
+    match fs::symlink_metadata(full) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        metadata => Ok(Some(metadata?).filter(|metadata| !metadata.file_type().is_socket())),
+    }
+}
+
+fn look_below(base: &File, path: &Path) -> io::Result<Option<Metadata>> {
+    if path.as_os_str().is_empty() {
+        return base.metadata().map(Some);
+    }
+    match Place::find(base, path)? {
+        Some(place) => look_at(&place.path()),
+        None => Ok(None),
+    }
+}
+
+/// What was looked at in a tree, because it may have changed.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// What is there, directories before what they hold.
+    pub(super) found: BTreeMap<PathBuf, Metadata>,
+    /// What was there before, and is not.
+    pub(super) gone: BTreeSet<PathBuf>,
+}
+
+impl Looked {
+    /// Looks where the tree below `base` may have changed since `sent`, and nowhere else.
+    pub(super) fn at(
+        base: &File,
+        sent: &Manifest,
+        paths: &HashSet<PathBuf>,
+        subtrees: &HashSet<PathBuf>,
+    ) -> io::Result<Self> {
+        let mut looked = Self::default();
+        for path in subtrees {
+            looked.look_at_all(base, sent, path)?;
+        }
+        // What was changed as it was sent, and what another name may have changed.
+        let anyhow = sent.files.iter();
+        let anyhow = anyhow.filter(|(_, stamp)| !stamp.settled || stamp.is_linked);
+        for path in paths.iter().chain(anyhow.map(|(path, _)| path)) {
+            looked.look(base, sent, path)?;
+        }
+        // The names of a file are sent together.
+        let linked: HashSet<u64> = looked
+            .found
+            .values()
+            .filter(|metadata| is_linked(metadata))
+            .map(MetadataExt::ino)
+            .collect();
+        for (path, stamp) in &sent.files {
+            if linked.contains(&stamp.inode) {
+                looked.look(base, sent, path)?;
+            }
+        }
+        // What is put into a directory, or taken out, changes it.
+        let parents: BTreeSet<PathBuf> = looked
+            .found
+            .keys()
+            .chain(&looked.gone)
+            .flat_map(|path| path.ancestors().skip(1))
+            .map(Path::to_owned)
+            .collect();
+        for path in &parents {
+            looked.look(base, sent, path)?;
+        }
+        Ok(looked)
+    }
+
+    fn knows(&self, path: &Path) -> bool {
+        self.found.contains_key(path) || self.gone.contains(path)
+    }
+
+    fn look(&mut self, base: &File, sent: &Manifest, path: &Path) -> io::Result<()> {
+        if self.knows(path) {
+            return Ok(());
+        }
+        let before = sent.files.get(path);
+        match look_below(base, path)? {
+            Some(metadata) if before.is_some_and(|stamp| stamp.inode == metadata.ino()) => {
+                self.found.insert(path.to_owned(), metadata);
+                Ok(())
+            }
+            // New, or gone, or in another's place: with all that is or was below it.
+            _ => self.look_at_all(base, sent, path),
+        }
+    }
+
+    /// Looks at what is at and below `path`.
+    fn look_at_all(&mut self, base: &File, sent: &Manifest, path: &Path) -> io::Result<()> {
+        if let Some(metadata) = look_below(base, path)? {
+            let is_directory = metadata.is_dir();
+            self.found.insert(path.to_owned(), metadata);
+            if is_directory {
+                walk_below(base, path.to_owned(), &mut self.found)?;
+            }
+        }
+        let gone = sent
+            .below(path)
+            .filter(|path| !self.found.contains_key(*path));
+        self.gone.extend(gone.cloned().collect::<Vec<_>>());
+        Ok(())
+    }
 }

@@ -16,7 +16,9 @@ mod manifest;
 mod pack;
 mod place;
 mod unpack;
+mod watch;
 
-pub use manifest::Manifest;
-pub use pack::pack;
+pub use manifest::{Manifest, Mapped};
+pub use pack::{Previous, pack};
 pub use unpack::unpack;
+pub use watch::{Changes, Watch};

@@ -11,14 +11,44 @@ use nix::sys::stat::{major, minor};
 use tar::{Builder, EntryType, Header};
 
 use super::head::Head;
-use super::manifest::{Manifest, Stamp, now_ns, walk};
+use super::manifest::{Looked, Manifest, Mapped, Stamp, now_ns, walk};
 use super::place::Place;
+use super::watch::Changes;
 
 /// The prefix under which extended attributes are carried.
 pub(super) const XATTR: &str = "CARNET.xattr.";
 
-/// Writes the tree below `root` to `output`: all of it, or, given the manifest of what was sent
-/// before, what has changed since. Returns the manifest of what is there now.
+/// What was sent of a tree before, and where it may have changed since.
+#[derive(Debug)]
+pub struct Previous {
+    manifest: Manifest,
+    changes: Changes,
+}
+
+impl Previous {
+    /// `changes` are all since before the tree was looked at for `manifest`; `mapped` are the files
+    /// that were written to in memory then, or are now.
+    pub fn new<'a>(
+        mut manifest: Manifest,
+        changes: Changes,
+        mapped: impl IntoIterator<Item = &'a Mapped>,
+    ) -> Self {
+        let mut are_known = true;
+        for file in mapped {
+            are_known &= manifest.distrust(file);
+        }
+        // A file that is nowhere known is new, or has another number than it shows.
+        let changes = if are_known {
+            changes
+        } else {
+            Changes::Anywhere
+        };
+        Self { manifest, changes }
+    }
+}
+
+/// Writes the tree below `root` to `output`: all of it, or, given what was sent before, what has
+/// changed since. Returns the manifest of what is there now.
 ///
 /// The tree may change meanwhile; what is sent torn, or missed, is sent again by the next pass,
 /// the last of which has to be made while nothing changes. Nothing outside of `root` is ever
@@ -28,18 +58,29 @@ pub(super) const XATTR: &str = "CARNET.xattr.";
 /// Where something cannot be read or written.
 pub fn pack(
     root: &Path,
-    previous: Option<&Manifest>,
+    previous: Option<&Previous>,
     mut output: impl Write,
 ) -> io::Result<Manifest> {
     let base = File::open(root)?;
     let now_ns = now_ns();
-    let found = walk(&base)?;
-    let mut manifest = Manifest::default();
+    let (found, mut manifest) = match previous {
+        Some(Previous {
+            manifest,
+            changes: Changes::At { paths, subtrees },
+        }) => {
+            let looked = Looked::at(&base, manifest, paths, subtrees)?;
+            let mut manifest = manifest.clone();
+            manifest.files.retain(|path, _| !looked.gone.contains(path));
+            (looked.found.into_iter().collect(), manifest)
+        }
+        Some(_) | None => (walk(&base)?, Manifest::default()),
+    };
     for (path, metadata) in &found {
         manifest
             .files
             .insert(path.clone(), Stamp::new(metadata, now_ns));
     }
+    let previous = previous.map(|previous| &previous.manifest);
     let removed = previous
         .into_iter()
         .flat_map(|previous| previous.files.keys())

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use carnet_agent::tree::{pack, unpack};
+use carnet_agent::tree::{Changes, Previous, Watch, pack, unpack};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -89,13 +89,21 @@ fn a_tree_that_changes_meanwhile_is_packed_and_the_last_pass_makes_it_equal() {
         fs::write(source.join(format!("here/deep/{n}")), "settled").unwrap();
     }
     settle([source.as_path()]);
-    for _ in 0..100 {
+    for turn in 0..100 {
         let _ = fs::remove_dir_all(&target);
         fs::create_dir(&target).unwrap();
+        let is_watched = turn % 2 == 0;
+        let watch = is_watched.then(|| Watch::begin(&source).unwrap());
         let mut manifest = None;
         let mut pass = || {
             let mut stream = Vec::new();
-            manifest = Some(pack(&source, manifest.as_ref(), &mut stream).unwrap());
+            let changes = match &watch {
+                Some(watch) => watch.changes(),
+                None => Changes::Anywhere,
+            };
+            let previous = manifest.take();
+            let previous = previous.map(|manifest| Previous::new(manifest, changes, []));
+            manifest = Some(pack(&source, previous.as_ref(), &mut stream).unwrap());
             unpack(&target, stream.as_slice()).unwrap();
         };
         let stop = AtomicBool::new(false);
