@@ -81,6 +81,8 @@ struct Migration {
     container: ContainerId,
     phase: Phase,
     permit: Option<Permit>,
+    /// Somebody wanted it to stop before its commit.
+    cancelled: bool,
 }
 
 type Checked = Result<(), String>;
@@ -137,6 +139,10 @@ impl Auditor {
                 edge,
                 ..
             } => self.migration(*migration, *container, *phase, *generation, *edge),
+            Event::Cancel {
+                migration,
+                container,
+            } => self.cancel(*migration, *container),
             Event::Refusal(refusal) => self.knows_edge(refusal.edge),
             Event::RefusalsDropped { edge, .. } => self.knows_edge(*edge),
             Event::Account { account, .. } => ensure(self.accounts.insert(*account), || {
@@ -428,9 +434,11 @@ impl Auditor {
             container,
             phase,
             permit: None,
+            cancelled: false,
         });
         migration.phase = phase;
         let permit = migration.permit.clone();
+        let cancelled = migration.cancelled;
         ensure(migration.container == container, || {
             format!("migration {id} is of container {}", migration.container)
         })?;
@@ -438,7 +446,17 @@ impl Auditor {
             Some(before) => format!("{phase} cannot follow {before}"),
             None => format!("a migration does not begin with {phase}"),
         })?;
-        let needs_permit = !matches!(phase, Phase::Admitting | Phase::Denied | Phase::Failed);
+        let is_past = matches!(phase, Phase::Restoring | Phase::Preparing);
+        ensure(!cancelled || !is_past, || {
+            format!("migration {id} was cancelled, and goes on")
+        })?;
+        ensure(cancelled || phase != Phase::Cancelled, || {
+            format!("nobody has cancelled migration {id}")
+        })?;
+        let needs_permit = !matches!(
+            phase,
+            Phase::Admitting | Phase::Denied | Phase::Failed | Phase::Cancelled
+        );
         ensure(!needs_permit || permit.is_some(), || {
             format!("migration {id} has no permit")
         })?;
@@ -461,6 +479,22 @@ impl Auditor {
             generation.is_none() || generation == place.map(|place| place.generation),
             || "its generation is not the container's".to_owned(),
         )
+    }
+
+    /// Only before the commit.
+    fn cancel(&mut self, id: MigrationId, container: ContainerId) -> Checked {
+        let migration = self
+            .migrations
+            .get_mut(&id)
+            .ok_or_else(|| format!("migration {id} was never asked for"))?;
+        ensure(migration.container == container, || {
+            format!("migration {id} is of container {}", migration.container)
+        })?;
+        ensure(migration.phase.is_before_the_commit(), || {
+            format!("{} cannot be cancelled", migration.phase)
+        })?;
+        migration.cancelled = true;
+        Ok(())
     }
 
     /// What the permit was based on holds still; then the container is the target's.

@@ -61,6 +61,11 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cause: Option<String>,
     },
+    /// Somebody wants a migration not to be carried out. It will not be committed any more.
+    Cancel {
+        migration: MigrationId,
+        container: ContainerId,
+    },
     /// An agent refused what was asked of it.
     Refusal(Refusal),
     /// An agent refused more than it could keep.
@@ -293,6 +298,10 @@ impl Entry {
                 edge,
                 ..
             } => (Some(*container), Some(*edge), Some(*migration)),
+            Event::Cancel {
+                migration,
+                container,
+            } => (Some(*container), None, Some(*migration)),
             Event::Refusal(refusal) => (None, Some(refusal.edge), refusal.migration),
             Event::RefusalsDropped { edge, .. }
             | Event::Attributes { edge, .. }
@@ -318,6 +327,7 @@ impl Entry {
             Event::Decision(_) => "decision",
             Event::Permit { .. } => "permit",
             Event::Migration { .. } => "migration",
+            Event::Cancel { .. } => "cancel",
             Event::Refusal(_) => "refusal",
             Event::RefusalsDropped { .. } => "refusals_dropped",
             Event::Account { .. } => "account",

@@ -18,6 +18,9 @@ pub struct Misplaced {
 /// Up to [`State::Committing`] every failure leads back to the source as it was, and what is not
 /// known to have been done counts as failed: the source is asked to resume, whatever it did.
 ///
+/// Up to there it can be cancelled as well: that is undone as a failure is, and ends by its own
+/// name.
+///
 /// From [`State::Restoring`] on there is only forward, unless the target has *answered* that it
 /// could not restore, and, asked to let go, that it holds nothing: then the generation is raised
 /// once more and the source, still frozen, goes on. While it is not known whether the target has
@@ -35,12 +38,16 @@ pub struct Misplaced {
 /// [`Misplaced`] where `event` is none that `state`'s effect can end with; the state stands.
 pub fn step(state: State, event: Event) -> Result<State, Misplaced> {
     let phase = state.phase();
-    let failed = |problem| Cause { phase, problem };
+    let failed = |problem| Cause::failed(phase, problem);
     Ok(match (state, event) {
         (State::Admitting, Event::Admitted(plan)) => State::Preparing { plan },
         (State::Admitting, Event::Denied) => State::Denied,
         (State::Admitting, Event::Failed(problem)) => State::Failed {
             cause: failed(problem),
+        },
+
+        (State::Admitting, Event::Cancelled) => State::Cancelled {
+            cause: Cause::cancelled(phase),
         },
 
         (State::Preparing { plan }, Event::Done) => State::CopyingAhead { plan },
@@ -52,6 +59,17 @@ pub fn step(state: State, event: Event) -> Result<State, Misplaced> {
         ) => State::ResumingSource {
             plan,
             cause: failed(problem),
+        },
+
+        (
+            State::Preparing { plan }
+            | State::CopyingAhead { plan }
+            | State::HandingOver { plan }
+            | State::Committing { plan },
+            Event::Cancelled,
+        ) => State::ResumingSource {
+            plan,
+            cause: Cause::cancelled(phase),
         },
 
         // Saved in one transaction with what it says, so it is never unclear.
@@ -101,7 +119,13 @@ pub fn step(state: State, event: Event) -> Result<State, Misplaced> {
         (State::ResumingSource { plan, cause }, Event::Done) => {
             State::DiscardingTarget { plan, cause }
         }
-        (State::DiscardingTarget { cause, .. }, Event::Done) => State::Failed { cause },
+        (State::DiscardingTarget { cause, .. }, Event::Done) => {
+            if cause.cancelled {
+                State::Cancelled { cause }
+            } else {
+                State::Failed { cause }
+            }
+        }
 
         (
             state @ (State::Releasing { .. }

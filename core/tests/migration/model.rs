@@ -74,6 +74,8 @@ pub struct Promises {
     pub kill_what_lost_memory: bool,
     /// `settle` is answered as done only once all memory is there.
     pub wait_for_memory: bool,
+    /// The commit is refused once somebody was told that the move is cancelled.
+    pub compare_the_cancel: bool,
 }
 
 pub const ALL_KEPT: Promises = Promises {
@@ -82,6 +84,7 @@ pub const ALL_KEPT: Promises = Promises {
     unclear_is_not_failed: true,
     kill_what_lost_memory: true,
     wait_for_memory: true,
+    compare_the_cancel: true,
 };
 
 #[derive(Debug, Clone)]
@@ -92,6 +95,8 @@ pub struct World {
     pub position: usize,
     pub generation: u64,
     pub place: Place,
+    /// Somebody wanted the move to be cancelled, and was told that it will be. Saved.
+    pub cancel: bool,
     pub source: Source,
     pub target: Target,
     /// Requests given up by the control plane that have not arrived yet.
@@ -100,8 +105,8 @@ pub struct World {
 
 /// A [`World`] for comparing: the texts of causes are left out.
 pub type Key = (
-    (Strategy, Phase, Option<Phase>, usize),
-    usize,
+    (Strategy, Phase, Option<(Phase, bool)>, usize),
+    (usize, bool),
     u64,
     Place,
     Source,
@@ -117,6 +122,7 @@ impl World {
             position: 0,
             generation: plan().generation(),
             place: Place::Source,
+            cancel: false,
             source: Source {
                 process: Process::Running,
                 ended: None,
@@ -143,10 +149,12 @@ impl World {
             (
                 self.strategy,
                 self.state.phase(),
-                self.state.cause().map(|cause| cause.phase),
+                self.state
+                    .cause()
+                    .map(|cause| (cause.phase, cause.cancelled)),
                 failures,
             ),
-            self.position,
+            (self.position, self.cancel),
             self.generation,
             self.place,
             self.source.clone(),
@@ -185,6 +193,12 @@ impl World {
         );
         (self.generation, self.place) = (plan.committed_generation(), Place::Target);
         self.feed(Event::Done);
+    }
+
+    /// The control plane's transaction: the wish is saved, if the commit has not been.
+    pub fn ask_to_cancel(&mut self) {
+        assert!(self.state.phase().is_before_the_commit());
+        self.cancel = true;
     }
 
     pub fn take_back(&mut self) {
@@ -342,6 +356,10 @@ impl World {
                 "nothing runs without its memory",
                 !(self.target.running && self.target.lost_memory),
             ),
+            (
+                "what is cancelled is not committed",
+                !self.cancel || self.generation == plan().generation(),
+            ),
             ("it ends as it says", self.invariant_ends_as_it_says()),
         ]
         .into_iter()
@@ -397,6 +415,7 @@ impl World {
                     && (self.generation, self.place) == (before + 1, Place::Target)
             }
             State::Denied => untouched && self.generation == before,
+            State::Cancelled { .. } => untouched && self.cancel && self.generation == before,
             State::Failed { .. } => untouched && [before, before + 2].contains(&self.generation),
             _ => true,
         }
