@@ -116,6 +116,11 @@ pub struct Migration {
     /// What that time went into.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stall_steps: Vec<StallStep>,
+    /// When it was asked to be cancelled: it will not be committed, and the container goes on at
+    /// its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub cancel_asked_at_ms: Option<UnixMillis>,
     #[schema(value_type = i64)]
     pub created_at_ms: UnixMillis,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,12 +147,16 @@ pub enum MigrationState {
     Completed,
     Denied,
     Failed,
+    Cancelled,
 }
 
 impl MigrationState {
     /// Nothing more will happen.
     pub fn is_ended(self) -> bool {
-        matches!(self, Self::Completed | Self::Denied | Self::Failed)
+        matches!(
+            self,
+            Self::Completed | Self::Denied | Self::Failed | Self::Cancelled
+        )
     }
 }
 

@@ -6,11 +6,15 @@ use crate::client::{ClientArguments, Session};
 use crate::failure::{Failure, Outcome};
 use crate::view;
 
+/// How long a cancelled migration is waited for, in seconds.
+const WAIT_S: u64 = 60;
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   carnet migration list
-  carnet migration show 0192d3c4-6a1f-7c3e-9b0a-5d2f8e7c1a40")]
+  carnet migration show 0192d3c4-6a1f-7c3e-9b0a-5d2f8e7c1a40
+  carnet migration cancel 0192d3c4-6a1f-7c3e-9b0a-5d2f8e7c1a40")]
 pub struct MigrationCommand {
     #[command(subcommand)]
     action: MigrationAction,
@@ -26,6 +30,14 @@ enum MigrationAction {
     Show {
         /// Its id
         id: MigrationId,
+    },
+    /// Cancel a migration before its commit: the container goes on at its source as it was
+    Cancel {
+        /// Its id
+        id: MigrationId,
+        /// Do not wait until the container runs on
+        #[arg(long)]
+        no_wait: bool,
     },
 }
 
@@ -44,6 +56,17 @@ impl MigrationCommand {
                     .get::<Migration>(&format!("/v1/migrations/{id}"))
                     .await?;
                 session.show(&migration, view::migration::migration)?;
+            }
+            MigrationAction::Cancel { id, no_wait } => {
+                let wait = if no_wait { 0 } else { WAIT_S };
+                let path = format!("/v1/migrations/{id}/cancel?wait={wait}");
+                let migration = session.act::<Migration>(&path).await?;
+                session.show(&migration, view::migration::migration)?;
+                if !migration.value.state.is_ended() {
+                    session.output().hint(&format!(
+                        "it is not over yet; to see how it goes: carnet migration show {id}"
+                    ));
+                }
             }
         }
         Ok(Outcome::Done)

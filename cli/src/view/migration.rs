@@ -31,6 +31,7 @@ fn state(state: MigrationState) -> &'static str {
         MigrationState::Completed => "completed",
         MigrationState::Denied => "denied",
         MigrationState::Failed => "failed",
+        MigrationState::Cancelled => "cancelled",
     }
 }
 
@@ -170,6 +171,10 @@ pub fn summary(migration: &Migration) -> String {
     let name = &migration.container_name;
     let source = &migration.source_name;
     let target = migration.target_name.as_deref().unwrap_or("no edge");
+    let to = migration
+        .target_name
+        .as_ref()
+        .map_or_else(String::new, |target| format!(" to {target}"));
     let lasted = took(migration).map_or_else(String::new, |ms| format!(" in {}", milliseconds(ms)));
     let stall = migration.stall_ms.map_or_else(String::new, |ms| {
         format!("; it stood still for {}", milliseconds(ms))
@@ -183,6 +188,12 @@ pub fn summary(migration: &Migration) -> String {
             migration.attempts.len()
         ),
         MigrationState::Failed => format!("{name} did not move from {source} to {target}{stall}"),
+        MigrationState::Cancelled => {
+            format!("{name} stays on {source}: its move{to} was cancelled")
+        }
+        _ if migration.cancel_asked_at_ms.is_some() => {
+            format!("{name} stays on {source}: its move{to} is being cancelled")
+        }
         _ => format!("{name} is moving from {source} to {target}"),
     }
 }
@@ -303,6 +314,26 @@ Edge3  permitted  40 %  30 %    1.20 ms"
         assert_eq!(
             summary(&moved(refused)),
             "App1 stays on Edge1: none of 1 candidates may take it"
+        );
+    }
+
+    #[test]
+    fn a_cancelled_move_says_where_its_container_is() {
+        let asked = json!({"state": "copying_ahead", "ended_at_ms": null, "stall_ms": null,
+                           "cancel_asked_at_ms": 5});
+        assert_eq!(
+            summary(&moved(asked)),
+            "App1 stays on Edge1: its move to Edge3 is being cancelled"
+        );
+        let ended = json!({"state": "cancelled", "stall_ms": null, "cancel_asked_at_ms": 5});
+        assert_eq!(
+            summary(&moved(ended)),
+            "App1 stays on Edge1: its move to Edge3 was cancelled"
+        );
+        let nowhere = json!({"state": "cancelled", "stall_ms": null, "target_name": null});
+        assert_eq!(
+            summary(&moved(nowhere)),
+            "App1 stays on Edge1: its move was cancelled"
         );
     }
 

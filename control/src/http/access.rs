@@ -129,6 +129,11 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
         "/v1/migrations/{migration}/events",
         MIGRATION_READERS,
     ),
+    (
+        Method::POST,
+        "/v1/migrations/{migration}/cancel",
+        Roles(&[Role::ContainerOwner, Role::Administrator]),
+    ),
 ];
 
 /// Who is calling.

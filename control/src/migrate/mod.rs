@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use carnet_api::v1::{Attempt, DestinationSpec};
 use carnet_core::ids::{AccountId, ContainerId, MigrationId};
+use carnet_core::migration::Phase;
 use futures_util::{StreamExt, stream};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::admit::Audited;
@@ -64,7 +65,14 @@ pub struct Migrations {
 #[derive(Default)]
 struct Tasks {
     all: JoinSet<()>,
-    of: HashMap<MigrationId, AbortHandle>,
+    of: HashMap<MigrationId, Carried>,
+}
+
+/// A move that is being carried out.
+struct Carried {
+    task: AbortHandle,
+    /// Tells the task that the move is cancelled, whatever it waits for.
+    cancel: watch::Sender<bool>,
 }
 
 /// What carrying out a move takes.
@@ -124,6 +132,38 @@ impl Migrations {
     /// Carries out a migration that has just been saved.
     pub fn start(&self, id: MigrationId) {
         self.spawn(id, Some(Instant::now()));
+    }
+
+    /// Keeps that `by` wants a migration to be cancelled, and has it undone, unless it is past its
+    /// commit: the phase in which it is too late is returned. In a task of its own, as
+    /// [`begin`](Self::begin): what is kept would not be heard of before the next start.
+    ///
+    /// A crash in here, once it is kept: whoever takes the migration up finds it.
+    ///
+    /// # Errors
+    /// Where the store does, or there is no such migration.
+    pub async fn cancel(
+        self: &Arc<Self>,
+        id: MigrationId,
+        by: AccountId,
+    ) -> Result<Result<(), Phase>, StoreError> {
+        let migrations = self.clone();
+        let cancelled = tokio::spawn(async move {
+            let store = &migrations.parts.store;
+            let kept = store.cancel_migration(id, by, clock::now()).await?;
+            if kept.is_ok() {
+                let tasks = migrations.tasks.lock();
+                let tasks = tasks.unwrap_or_else(PoisonError::into_inner);
+                if let Some(carried) = tasks.of.get(&id) {
+                    carried.cancel.send_replace(true);
+                }
+                migrations.parts.tell(id);
+            }
+            Ok(kept)
+        });
+        cancelled
+            .await
+            .unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
     }
 
     /// Takes up every migration that has not ended and is not being carried out, where it stands.
@@ -207,12 +247,14 @@ impl Migrations {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that have ended are let go of here, so that they do not add up.
         while tasks.all.try_join_next().is_some() {}
-        tasks.of.retain(|_, task| !task.is_finished());
+        tasks.of.retain(|_, carried| !carried.task.is_finished());
         if tasks.of.contains_key(&id) {
             return false;
         }
-        let task = tasks.all.spawn(runner::run(self.parts.clone(), id, began));
-        tasks.of.insert(id, task);
+        let (cancel, cancelled) = watch::channel(false);
+        let run = runner::run(self.parts.clone(), id, began, cancelled);
+        let task = tasks.all.spawn(run);
+        tasks.of.insert(id, Carried { task, cancel });
         true
     }
 }

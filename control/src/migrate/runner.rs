@@ -19,13 +19,14 @@ use carnet_core::migration::{
 use carnet_core::permit::{Abort, Claim, Commit, Fingerprint, Party, Permit, Unverified, key_id};
 
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::Parts;
 use crate::agents::{AgentError, Command, Endpoint};
 use crate::clock;
 use crate::keys::Current;
 use crate::secret::Secret;
-use crate::store::migrations::{Facts, Permitting, Run, Step, wire_state};
+use crate::store::migrations::{Facts, Permitting, Refusal, Run, Step, wire_state};
 
 /// How long a permit is good for, in seconds: the copying ahead has to be done within it.
 const PERMIT_LIFE_S: i64 = Permit::LONGEST_S;
@@ -33,8 +34,13 @@ const PERMIT_LIFE_S: i64 = Permit::LONGEST_S;
 const NONCE_BYTES: usize = 16;
 
 /// Carries out the migration `id` from where it stands to its end. `began` is when its present
-/// phase began, where that was in this process.
-pub(super) async fn run(parts: Arc<Parts>, id: MigrationId, began: Option<Instant>) {
+/// phase began, where that was in this process; `cancelled` says when the move is cancelled.
+pub(super) async fn run(
+    parts: Arc<Parts>,
+    id: MigrationId,
+    began: Option<Instant>,
+    cancelled: watch::Receiver<bool>,
+) {
     let found = parts
         .insist("load a migration", || parts.store.migration_run(id))
         .await;
@@ -46,6 +52,7 @@ pub(super) async fn run(parts: Arc<Parts>, id: MigrationId, began: Option<Instan
         parts,
         run,
         began,
+        cancelled,
         frozen: None,
         failures: 0,
         told: None,
@@ -58,6 +65,8 @@ struct Runner {
     run: Run,
     /// When the present phase began; unknown where another process began it.
     began: Option<Instant>,
+    /// Whether the move was cancelled while this runner was at it.
+    cancelled: watch::Receiver<bool>,
     /// What the source told of the freeze, and when; unknown where another process was told.
     frozen: Option<(HandedOver, Instant)>,
     /// Effects in a row that were not carried out.
@@ -100,6 +109,9 @@ impl Runner {
         let Some(effect) = state.effect() else {
             return false;
         };
+        if state.phase().is_before_the_commit() && self.is_cancelled() {
+            return self.feed(Event::Cancelled, None).await;
+        }
         // A crash from here until the new state is saved: the same effect again.
         match effect {
             Effect::Admit => self.admit().await,
@@ -122,10 +134,18 @@ impl Runner {
                 let event = match self.statement(effect, &key, [&source, &target]) {
                     Ok(statement) => {
                         let edges = self.edges(plan, source, target, statement);
-                        match self.order(effect, edges, &key).await {
-                            Ok(()) => Event::Done,
-                            Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
-                            Err(error) => Event::Unclear(error.to_string()),
+                        let cancelled = cancel(self.cancelled.clone());
+                        tokio::select! {
+                            // What has been answered counts.
+                            biased;
+                            answered = self.order(effect, edges, &key) => match answered {
+                                Ok(()) => Event::Done,
+                                Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
+                                Err(error) => Event::Unclear(error.to_string()),
+                            },
+                            // The edge may go on for now: it is told to stop with what undoes the
+                            // move.
+                            () = cancelled, if state.phase().is_before_the_commit() => Event::Cancelled,
                         }
                     }
                     Err(problem) => {
@@ -136,6 +156,10 @@ impl Runner {
                 self.feed(event, None).await
             }
         }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.run.cancelled || *self.cancelled.borrow()
     }
 
     /// What has changed since the permit was made, where `effect` sends something of the container:
@@ -345,9 +369,14 @@ impl Runner {
             Err(fault) => return self.feed(Event::Failed(fault.to_string()), None).await,
         };
         for candidate in &candidates {
-            let audited = parts
-                .insist("audit a candidate", || parts.audit(&moving, candidate))
-                .await;
+            let audit = parts.insist("audit a candidate", || parts.audit(&moving, candidate));
+            let audited = tokio::select! {
+                biased;
+                audited = audit => audited,
+                () = cancel(self.cancelled.clone()) => {
+                    return self.feed(Event::Cancelled, None).await;
+                }
+            };
             let attempt = audited.attempt;
             // Saved with the state that it leads to: the record never names an edge as permitted
             // that another runner, after a crash, did not move it to.
@@ -410,7 +439,7 @@ impl Runner {
                 self.run.permit = Some(permit);
                 Ok(())
             }
-            Err(difference) => Err(difference),
+            Err(refusal) => Err(refusal),
         };
         self.decided(state, facts, saved).await
     }
@@ -450,14 +479,15 @@ impl Runner {
     }
 
     /// Goes on from a transaction that changed the state, or refused to.
-    async fn decided(&mut self, state: State, facts: Facts, saved: Result<(), String>) -> bool {
+    async fn decided(&mut self, state: State, facts: Facts, saved: Result<(), Refusal>) -> bool {
         match saved {
             Ok(()) => {
                 self.failures = 0;
                 self.enter(state, facts);
                 true
             }
-            Err(refusal) => self.feed(Event::Failed(refusal), None).await,
+            Err(Refusal::Cancelled) => self.feed(Event::Cancelled, None).await,
+            Err(Refusal::Differs(what)) => self.feed(Event::Failed(what), None).await,
         }
     }
 
@@ -604,6 +634,14 @@ impl Runner {
             target,
             order,
         }
+    }
+}
+
+/// Completes when the move is cancelled, and never where it is not.
+async fn cancel(mut cancelled: watch::Receiver<bool>) {
+    // An error: nobody can cancel it any more.
+    if cancelled.wait_for(|cancelled| *cancelled).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

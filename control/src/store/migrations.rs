@@ -59,6 +59,17 @@ pub struct Run {
     pub attempts: u32,
     /// The permit that it is carried out under, once there is one.
     pub permit: Option<String>,
+    /// Somebody was told that it is cancelled.
+    pub cancelled: bool,
+}
+
+/// Why a transaction that would have taken a move further was not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Somebody was told that the move is cancelled.
+    Cancelled,
+    /// Something is not as it was, in words.
+    Differs(String),
 }
 
 /// A new state of a migration, to be saved.
@@ -132,6 +143,7 @@ pub fn wire_state(phase: Phase) -> MigrationState {
         Phase::Completed => MigrationState::Completed,
         Phase::Denied => MigrationState::Denied,
         Phase::Failed => MigrationState::Failed,
+        Phase::Cancelled => MigrationState::Cancelled,
     }
 }
 
@@ -152,6 +164,8 @@ fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
     let facts: Facts = json(row, "facts")?;
     let target: Option<&str> = row.try_get("target")?;
     let ended_at: Option<i64> = row.try_get("ended_at")?;
+    let cancel_asked_at: Option<i64> = row.try_get("cancel_asked_at")?;
+    let failure = state.cause().filter(|cause| !cause.cancelled);
     Ok(MigrationRecord {
         owner: parsed(row, "owner")?,
         migration: Migration {
@@ -168,7 +182,7 @@ fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
                 .map_err(|error: uuid::Error| corrupt("target", &error))?,
             target_name: row.try_get("target_name")?,
             attempts: json(row, "attempts")?,
-            failure: state.cause().map(ToString::to_string),
+            failure: failure.map(ToString::to_string),
             waiting_for: row.try_get("waiting_for")?,
             strategy: facts.strategy.map(|choice| ChosenStrategy {
                 strategy: choice.strategy.into(),
@@ -178,6 +192,7 @@ fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
             transferred: facts.transferred,
             stall_ms: facts.stall_ms,
             stall_steps: facts.stall_steps,
+            cancel_asked_at_ms: cancel_asked_at.map(UnixMillis),
             created_at_ms: UnixMillis(row.try_get("created_at")?),
             ended_at_ms: ended_at.map(UnixMillis),
         },
@@ -314,6 +329,7 @@ impl Store {
             facts: json(&row, "facts")?,
             attempts: row.try_get("attempts")?,
             permit: row.try_get("permit")?,
+            cancelled: row.try_get::<Option<i64>, _>("cancel_asked_at")?.is_some(),
         }))
     }
 
@@ -433,8 +449,8 @@ impl Store {
     }
 
     /// Keeps a permitted attempt, the decision, the permit that is made of it, and the state that
-    /// it leads to, all in one transaction: if what was decided on is still so. Otherwise nothing
-    /// changes, and what differs is returned, in words.
+    /// it leads to, all in one transaction: if what was decided on is still so, and the move is not
+    /// cancelled. Otherwise nothing changes, and why is returned.
     ///
     /// # Errors
     /// Where the database does; asked again, there is one permit.
@@ -442,7 +458,7 @@ impl Store {
         &self,
         permitting: &Permitting<'_>,
         step: Step<'_>,
-    ) -> Result<Result<String, String>, StoreError> {
+    ) -> Result<Result<String, Refusal>, StoreError> {
         let mut transaction = self.write().await?;
         if is_kept(&mut transaction, step).await? {
             let permit: Option<String> =
@@ -450,18 +466,20 @@ impl Store {
                     .bind(step.id.to_string())
                     .fetch_one(&mut *transaction)
                     .await?;
-            return Ok(permit.ok_or_else(|| "the migration has no permit".to_owned()));
+            return Ok(
+                permit.ok_or_else(|| Refusal::Differs("the migration has no permit".to_owned()))
+            );
         }
         let plan = permitting.plan;
-        if let Some(difference) = difference(&mut transaction, plan).await? {
-            return Ok(Err(difference));
+        if let Some(refusal) = refusal(&mut transaction, step.id, plan).await? {
+            return Ok(Err(refusal));
         }
         let number = transaction.next_number().await?;
         let source = party(&mut transaction, plan.source()).await?;
         let target = party(&mut transaction, plan.target()).await?;
         let (source, target) = match (source, target) {
             (Ok(source), Ok(target)) => (source, target),
-            (Err(problem), _) | (_, Err(problem)) => return Ok(Err(problem)),
+            (Err(problem), _) | (_, Err(problem)) => return Ok(Err(Refusal::Differs(problem))),
         };
         let decision = permitting.decision;
         let permit = Permit {
@@ -507,6 +525,47 @@ impl Store {
         Ok(Ok(permit))
     }
 
+    /// Keeps that `by` wants a migration to be cancelled, if it has not come past its commit: it
+    /// will not be committed any more. The phase in which it is too late is returned. Asked again, or
+    /// of a move that is being undone anyway, nothing is changed.
+    ///
+    /// # Errors
+    /// Where the database does, or there is no such migration.
+    pub async fn cancel_migration(
+        &self,
+        id: MigrationId,
+        by: AccountId,
+        now: UnixMillis,
+    ) -> Result<Result<(), Phase>, StoreError> {
+        let mut transaction = self.write().await?;
+        let row =
+            sqlx::query("SELECT container, state, cancel_asked_at FROM migrations WHERE id = ?")
+                .bind(id.to_string())
+                .fetch_one(&mut *transaction)
+                .await?;
+        if row.try_get::<Option<i64>, _>("cancel_asked_at")?.is_some() {
+            return Ok(Ok(()));
+        }
+        let state: State = json(&row, "state")?;
+        match state.phase() {
+            phase if phase.is_before_the_commit() => {}
+            Phase::ResumingSource | Phase::DiscardingTarget => return Ok(Ok(())),
+            phase => return Ok(Err(phase)),
+        }
+        sqlx::query("UPDATE migrations SET cancel_asked_at = ? WHERE id = ?")
+            .bind(now.0)
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        let event = Event::Cancel {
+            migration: id,
+            container: parsed(&row, "container")?,
+        };
+        transaction.enter(Actor::Account(by), event);
+        transaction.commit().await?;
+        Ok(Ok(()))
+    }
+
     /// Keeps a new state.
     ///
     /// # Errors
@@ -517,9 +576,9 @@ impl Store {
         transaction.commit().await
     }
 
-    /// The commit: if everything is still as the audit saw it, the container is the target's,
-    /// its generation is raised, and the new state is kept, all in one transaction. Otherwise
-    /// nothing changes, and what differs is returned, in words.
+    /// The commit: if everything is still as the audit saw it, and the move is not cancelled, the
+    /// container is the target's, its generation is raised, and the new state is kept, all in one
+    /// transaction. Otherwise nothing changes, and why is returned.
     ///
     /// # Errors
     /// Where the database does; it is then not known whether it was committed. Asked again, it
@@ -528,17 +587,17 @@ impl Store {
         &self,
         plan: &MigrationPlan,
         step: Step<'_>,
-    ) -> Result<Result<(), String>, StoreError> {
+    ) -> Result<Result<(), Refusal>, StoreError> {
         let mut transaction = self.write().await?;
         if is_kept(&mut transaction, step).await? {
             return Ok(Ok(()));
         }
-        if let Some(difference) = difference(&mut transaction, plan).await? {
-            return Ok(Err(difference));
+        if let Some(refusal) = refusal(&mut transaction, step.id, plan).await? {
+            return Ok(Err(refusal));
         }
         let to = (plan.target(), plan.committed_generation());
-        if let Err(refusal) = put(&mut transaction, plan, plan.generation(), to).await? {
-            return Ok(Err(refusal));
+        if let Err(problem) = put(&mut transaction, plan, plan.generation(), to).await? {
+            return Ok(Err(Refusal::Differs(problem)));
         }
         update(&mut transaction, step).await?;
         transaction.commit().await?;
@@ -555,7 +614,7 @@ impl Store {
     }
 
     /// The commit in the other direction, after the target has confirmed that it holds nothing.
-    /// What is in the way is returned, in words.
+    /// What is in the way is returned.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
@@ -563,14 +622,14 @@ impl Store {
         &self,
         plan: &MigrationPlan,
         step: Step<'_>,
-    ) -> Result<Result<(), String>, StoreError> {
+    ) -> Result<Result<(), Refusal>, StoreError> {
         let mut transaction = self.write().await?;
         if is_kept(&mut transaction, step).await? {
             return Ok(Ok(()));
         }
         let to = (plan.source(), plan.taken_back_generation());
-        if let Err(refusal) = put(&mut transaction, plan, plan.committed_generation(), to).await? {
-            return Ok(Err(refusal));
+        if let Err(problem) = put(&mut transaction, plan, plan.committed_generation(), to).await? {
+            return Ok(Err(Refusal::Differs(problem)));
         }
         update(&mut transaction, step).await?;
         transaction.commit().await?;
@@ -641,6 +700,25 @@ pub(super) fn endpoint(row: &SqliteRow) -> Result<Endpoint, StoreError> {
 /// Of a certificate that is kept as PEM.
 pub(super) fn fingerprint_of(certificate: &str) -> Result<Fingerprint, StoreError> {
     Identity::fingerprint_of(certificate).map_err(|error| corrupt("pending_certificate", &error))
+}
+
+/// What keeps a move from being taken further: that it is cancelled, or that something is not as
+/// `plan`'s audit saw it.
+async fn refusal(
+    connection: &mut SqliteConnection,
+    id: MigrationId,
+    plan: &MigrationPlan,
+) -> Result<Option<Refusal>, StoreError> {
+    let cancelled: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM migrations WHERE id = ? AND cancel_asked_at IS NOT NULL",
+    )
+    .bind(id.to_string())
+    .fetch_one(&mut *connection)
+    .await?;
+    if cancelled > 0 {
+        return Ok(Some(Refusal::Cancelled));
+    }
+    Ok(difference(connection, plan).await?.map(Refusal::Differs))
 }
 
 /// What is not as `plan`'s audit saw it any more.

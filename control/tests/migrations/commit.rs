@@ -445,10 +445,7 @@ async fn a_commit_made_twice_is_one() {
         assert_eq!(shown.state, MigrationState::Restoring);
     }
 
-    let cause = Cause {
-        phase: Phase::Restoring,
-        problem: "no room".to_owned(),
-    };
+    let cause = Cause::failed(Phase::Restoring, "no room".to_owned());
     let taking_back = State::TakingBack {
         plan: plan.clone(),
         cause: cause.clone(),

@@ -194,10 +194,7 @@ impl Move {
         }
         self.commit().await;
         said(Phase::Restoring);
-        let cause = Cause {
-            phase: Phase::Restoring,
-            problem: "no room".to_owned(),
-        };
+        let cause = Cause::failed(Phase::Restoring, "no room".to_owned());
         let rest = if back {
             let (withdrawing, taking) = (plan.clone(), plan.clone());
             for state in [

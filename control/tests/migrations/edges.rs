@@ -94,7 +94,8 @@ pub enum Fate {
     Twice,
     /// It is carried out, and takes a while.
     Slow,
-    /// It does not arrive until the test lets it.
+    /// It does not arrive until the test lets it; if it is given up before, when everything is
+    /// over.
     Held,
     /// The control plane is killed before it arrives.
     KilledBefore,
@@ -619,6 +620,11 @@ impl Edges {
             return Err(lost());
         }
         if fate == Fate::Held {
+            let _given_up = GivenUp {
+                edges: self,
+                order: order.map(|order| (edge, ask, order.clone())),
+                nth,
+            };
             self.until("an asking that is let go", |edges| {
                 !edges.inside().held.contains(&nth)
             })
@@ -856,6 +862,26 @@ impl Inside {
                 self.violations.push(format!("{ask:?}: {name}"));
             }
         }
+    }
+}
+
+/// A held order; dropped while it is held, it is on its way.
+struct GivenUp<'a> {
+    edges: &'a Edges,
+    order: Option<(EdgeId, Ask, Order)>,
+    nth: usize,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        self.edges.change(|inside| {
+            if inside.held.remove(&self.nth)
+                && let Some((edge, ask, order)) = self.order.take()
+            {
+                let late = (Fate::LateAfterTheEnd, edge, ask, order);
+                inside.on_their_way.push(late);
+            }
+        });
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Plane {
     pub authority: Arc<CertificateAuthority>,
     /// Signs what edges are given in writing.
     pub key: Arc<PermitKey>,
-    migrations: Option<Migrations>,
+    migrations: Option<Arc<Migrations>>,
     pace: Pace,
     /// Owns the containers.
     pub owner: AccountId,
@@ -107,21 +107,21 @@ impl Plane {
         self.path.parent().unwrap()
     }
 
-    fn new_migrations(&self) -> Migrations {
-        Migrations::new(
+    fn new_migrations(&self) -> Arc<Migrations> {
+        Arc::new(Migrations::new(
             self.store.clone(),
             self.agents(),
             self.key.clone(),
             MAX_READING_AGE_MS,
             self.pace,
-        )
+        ))
     }
 
     pub fn agents(&self) -> Arc<dyn Agents> {
         self.edges.clone()
     }
 
-    pub fn migrations(&self) -> &Migrations {
+    pub fn migrations(&self) -> &Arc<Migrations> {
         self.migrations.as_ref().unwrap()
     }
 

@@ -155,12 +155,9 @@ impl Phase {
     pub fn may_follow(before: Option<Self>, phase: Self) -> bool {
         let next: &[Self] = match before {
             None => &[Self::Admitting],
-            Some(Self::Admitting) => &[
-                Self::Preparing,
-                Self::Denied,
-                Self::Failed,
-                Self::Cancelled,
-            ],
+            Some(Self::Admitting) => {
+                &[Self::Preparing, Self::Denied, Self::Failed, Self::Cancelled]
+            }
             Some(Self::Preparing) => &[Self::CopyingAhead, Self::ResumingSource],
             Some(Self::CopyingAhead) => &[Self::HandingOver, Self::ResumingSource],
             Some(Self::HandingOver) => &[Self::Committing, Self::ResumingSource],

@@ -185,6 +185,77 @@ fn a_step_that_was_skipped_is_found() {
     assert_eq!(wrong.problem, "restoring cannot follow handing over");
 }
 
+/// A move that has come so far, and was cancelled in front of the entry that says so; what is found.
+fn wrong_when_cancelled_before(phase: Phase) -> Vec<Wrong> {
+    let mut entries = History::of(&[MOVED]).entries;
+    let before = |entry: &Entry| match &entry.event {
+        Event::Migration {
+            migration,
+            container,
+            phase: reached,
+            ..
+        } if *reached == phase => Some(Event::Cancel {
+            migration: *migration,
+            container: *container,
+        }),
+        _ => None,
+    };
+    let (at, event) = (0..)
+        .zip(&entries)
+        .find_map(|(at, entry)| Some((at, before(entry)?)))
+        .expect("it comes so far");
+    let cancel = Entry {
+        event,
+        ..entries[at].clone()
+    };
+    entries.insert(at, cancel);
+    audit(&entries)
+}
+
+#[test]
+fn a_move_that_is_committed_although_it_was_cancelled_is_found() {
+    for phase in [
+        Phase::Preparing,
+        Phase::CopyingAhead,
+        Phase::Committing,
+        Phase::Restoring,
+    ] {
+        let found = wrong_when_cancelled_before(phase);
+        let wrong = found.first().expect("it is found");
+        assert!(
+            wrong.problem.ends_with("was cancelled, and goes on"),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn a_cancel_after_the_commit_is_found() {
+    for phase in [Phase::Settling, Phase::Completed] {
+        let found = wrong_when_cancelled_before(phase);
+        let first = found.first().expect("it is found");
+        assert!(first.problem.ends_with("cannot be cancelled"), "{first}");
+    }
+}
+
+#[test]
+fn a_move_that_ends_as_cancelled_although_nobody_did_is_found() {
+    let mut entries = History::of(&[Deed::Move {
+        to: 3,
+        container: 1,
+        fails: 1,
+    }])
+    .entries;
+    let ended = entries.iter_mut().find_map(|entry| match &mut entry.event {
+        Event::Migration { phase, .. } if *phase == Phase::Failed => Some(phase),
+        _ => None,
+    });
+    *ended.expect("it fails") = Phase::Cancelled;
+    let found = audit(&entries);
+    let first = found.first().expect("it is found");
+    assert!(first.problem.starts_with("nobody has cancelled"), "{first}");
+}
+
 #[test]
 fn a_generation_that_is_not_the_containers_is_found() {
     let wrong = wrong_when(|entry| match &mut entry.event {

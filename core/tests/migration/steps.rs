@@ -172,17 +172,30 @@ fn a_cause_that_was_saved_before_moves_could_be_cancelled_is_a_failure() {
 
 #[test]
 fn a_phase_follows_another_by_name_as_step_says() {
-    let names = ["admitted", "denied", "done", "failed", "unclear", "cancelled"];
+    let names = [
+        "admitted",
+        "denied",
+        "done",
+        "failed",
+        "unclear",
+        "cancelled",
+    ];
     let phases: Vec<Phase> = states().iter().map(|(_, state)| state.phase()).collect();
     for &phase in &phases {
-        let of = states().into_iter().filter(|(_, state)| state.phase() == phase);
+        let of = states()
+            .into_iter()
+            .filter(|(_, state)| state.phase() == phase);
         let reached: Vec<Phase> = of
             .flat_map(|(_, state)| names.map(|name| step(state.clone(), event(name))))
             .filter_map(|next| Some(next.ok()?.phase()))
             .collect();
         for &next in phases.iter().filter(|&&next| next != phase) {
             let expected = reached.contains(&next);
-            assert_eq!(Phase::may_follow(Some(phase), next), expected, "{phase} {next}");
+            assert_eq!(
+                Phase::may_follow(Some(phase), next),
+                expected,
+                "{phase} {next}"
+            );
         }
     }
 }
@@ -206,7 +219,10 @@ fn the_generation_rises_with_the_commit_and_again_where_it_is_taken_back() {
     for (name, state) in states() {
         let expected = match name {
             "admitting" | "denied" | "failed" | "cancelled" => None,
-            "preparing" | "copying_ahead" | "handing_over" | "committing"
+            "preparing"
+            | "copying_ahead"
+            | "handing_over"
+            | "committing"
             | "discarding_cancelled" => Some(before),
             // The cause of `states` is a restore that failed.
             "resuming_source" | "discarding_target" => Some(before + 2),
