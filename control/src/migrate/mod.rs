@@ -3,6 +3,7 @@
 
 mod admit;
 mod destination;
+mod limits;
 mod runner;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::admit::Audited;
+pub use self::limits::Limits;
 use crate::agents::Agents;
 use crate::clock;
 use crate::http::problem::ApiError;
@@ -84,6 +86,7 @@ struct Parts {
     /// Readings older than this, in milliseconds, count as none.
     max_reading_age_ms: u64,
     pace: Pace,
+    limits: Limits,
     /// Which migration has just changed; how, stands in the store.
     news: broadcast::Sender<MigrationId>,
     /// Notified when a container has come somewhere else, for the monitor to look.
@@ -97,6 +100,7 @@ impl Migrations {
         key: Arc<PermitKey>,
         max_reading_age_ms: u64,
         pace: Pace,
+        limits: Limits,
     ) -> Self {
         Self {
             parts: Arc::new(Parts {
@@ -105,6 +109,7 @@ impl Migrations {
                 key,
                 max_reading_age_ms,
                 pace,
+                limits,
                 news: broadcast::channel(NEWS).0,
                 look_now: Arc::default(),
             }),

@@ -6,7 +6,7 @@
 //! transaction with the state.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use carnet_api::agent::{HandOver, HandedOver, MAKING_SURE, Order, PrepareTarget, Restored};
 use carnet_api::v1::{Attempt, PhaseTiming, StallPlace, StallStep};
@@ -112,6 +112,9 @@ impl Runner {
         if state.phase().is_before_the_commit() && self.is_cancelled() {
             return self.feed(Event::Cancelled, None).await;
         }
+        if let Some(problem) = self.overdue() {
+            return self.feed(Event::Failed(problem), None).await;
+        }
         // A crash from here until the new state is saved: the same effect again.
         match effect {
             Effect::Admit => self.admit().await,
@@ -135,6 +138,7 @@ impl Runner {
                     Ok(statement) => {
                         let edges = self.edges(plan, source, target, statement);
                         let cancelled = cancel(self.cancelled.clone());
+                        let late = self.late();
                         tokio::select! {
                             // What has been answered counts.
                             biased;
@@ -145,6 +149,7 @@ impl Runner {
                             },
                             // The edge may go on for now: it is told to stop with what undoes the
                             // move.
+                            late = late => Event::Unclear(late),
                             () = cancelled, if state.phase().is_before_the_commit() => Event::Cancelled,
                         }
                     }
@@ -154,6 +159,37 @@ impl Runner {
                     }
                 };
                 self.feed(event, None).await
+            }
+        }
+    }
+
+    /// How long the present phase may still last, and what is said of it then.
+    fn time_left(&self) -> Option<(Duration, String)> {
+        let limit = self.parts.limits.of(self.run.state.phase())?;
+        let began = self.run.facts.timings.last()?.started_at_ms;
+        let lasted = Duration::from_secs_f64(self.lasted_ms(began) / 1e3);
+        let late = format!("it took longer than {} s", limit.as_secs_f64());
+        Some((limit.saturating_sub(lasted), late))
+    }
+
+    /// What is said of a phase that has taken longer than it may, if it has: where a control plane
+    /// was not there for a while, say.
+    fn overdue(&self) -> Option<String> {
+        self.time_left()
+            .filter(|(left, _)| left.is_zero())
+            .map(|(_, late)| late)
+    }
+
+    /// Completes when the present phase has taken longer than it may.
+    fn late(&self) -> impl Future<Output = String> + use<> {
+        let left = self.time_left();
+        async move {
+            match left {
+                Some((left, late)) => {
+                    tokio::time::sleep(left).await;
+                    late
+                }
+                None => std::future::pending().await,
             }
         }
     }
@@ -373,6 +409,7 @@ impl Runner {
             let audited = tokio::select! {
                 biased;
                 audited = audit => audited,
+                late = self.late() => return self.feed(Event::Failed(late), None).await,
                 () = cancel(self.cancelled.clone()) => {
                     return self.feed(Event::Cancelled, None).await;
                 }

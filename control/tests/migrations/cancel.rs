@@ -1,4 +1,5 @@
-//! A move that is cancelled: in every phase, whatever it waits for, whoever dies meanwhile.
+//! A move that is cancelled, or takes longer than it may: in every phase, whatever it waits for, whoever dies
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -234,4 +235,69 @@ async fn a_move_cancelled_at_any_moment_is_cancelled_or_completes() {
         *ends.entry(format!("{expected:?}")).or_default() += 1;
     }
     println!("{ends:?}");
+}
+
+/// A scene on which the phase of `ask` may take hardly any time.
+async fn hurried(ask: Ask) -> Scene {
+    let mut scene = Scene::new().await;
+    let brief = Duration::from_millis(20);
+    let limits = &mut scene.plane.limits;
+    match ask {
+        Ask::Reading => limits.admitting = brief,
+        Ask::PrepareSource | Ask::PrepareTarget => limits.preparing = brief,
+        Ask::CopyAhead => limits.copying_ahead = brief,
+        Ask::HandOver => limits.handing_over = brief,
+        _ => panic!("{ask:?} is asked after the commit"),
+    }
+    scene.plane.kill().await;
+    scene
+}
+
+#[tokio::test]
+async fn a_phase_that_takes_longer_than_it_may_ends_the_move() {
+    for (ask, phase) in [
+        (Ask::Reading, "admitting"),
+        (Ask::PrepareSource, "preparing"),
+        (Ask::PrepareTarget, "preparing"),
+        (Ask::CopyAhead, "copying ahead"),
+        (Ask::HandOver, "handing over"),
+    ] {
+        let mut scene = hurried(ask).await;
+        // For good: an answer would never come.
+        scene.plane.edges.script(When::NthOf(ask, 0), Fate::Held);
+        let id = scene.request().await;
+        let ended = scene.plane.ended(id).await;
+        assert_eq!(ended.state, MigrationState::Failed, "{ask:?}");
+        let failure = format!("{phase}: it took longer than 0.02 s");
+        assert_eq!(ended.failure, Some(failure));
+        assert_hold(&scene.plane, &ended, scene.before, phase).await;
+        scene.plane.edges.deliver_the_late();
+        assert_hold(&scene.plane, &ended, scene.before, phase).await;
+    }
+}
+
+/// It counts from when the phase began, not from when it was taken up again.
+#[tokio::test]
+async fn the_time_that_no_control_plane_was_there_counts() {
+    for ask in [Ask::PrepareSource, Ask::CopyAhead, Ask::HandOver] {
+        let mut scene = Scene::new().await;
+        scene.plane.edges.script(When::NthOf(ask, 0), Fate::Held);
+        let id = scene.request().await;
+        scene.plane.edges.until_held(1).await;
+        scene.plane.migrations().stop().await;
+        sqlx::query(
+            "UPDATE migrations SET facts = json_set(facts, '$.timings[#-1].started_at_ms',
+                 json_extract(facts, '$.timings[#-1].started_at_ms') - 3600000)",
+        )
+        .execute(&scene.plane.ledger)
+        .await
+        .unwrap();
+        scene.plane.kill().await;
+        let ended = scene.plane.ended(id).await;
+        assert_eq!(ended.state, MigrationState::Failed, "{ask:?}");
+        let failure = ended.failure.unwrap();
+        assert!(failure.contains("it took longer than"), "{failure}");
+        assert_eq!(scene.plane.edges.times(ask), 1, "it is not asked again");
+        assert_eq!(scene.plane.edges.times(Ask::Resume), 1);
+    }
 }

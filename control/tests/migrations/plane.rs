@@ -9,7 +9,7 @@ use carnet_api::v1::{Container, DestinationSpec, DetectedFacts, Migration, Role}
 use carnet_control::agents::Agents;
 use carnet_control::authority::CertificateAuthority;
 use carnet_control::keys::PermitKey;
-use carnet_control::migrate::{Migrations, Pace};
+use carnet_control::migrate::{Limits, Migrations, Pace};
 use carnet_control::store::migrations::NewMigration;
 use carnet_control::store::{EdgeRecord, NewAccount, NewContainer, NewEdge, Store};
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, EnrolmentId, MigrationId, ShareKeyId};
@@ -41,6 +41,8 @@ pub struct Plane {
     pub key: Arc<PermitKey>,
     migrations: Option<Arc<Migrations>>,
     pace: Pace,
+    /// Those of the next control plane.
+    pub limits: Limits,
     /// Owns the containers.
     pub owner: AccountId,
     /// Owns the edges.
@@ -86,6 +88,7 @@ impl Plane {
             key,
             migrations: None,
             pace,
+            limits: Limits::default(),
             owner: AccountId::from_uuid(Uuid::now_v7()),
             lender: AccountId::from_uuid(Uuid::now_v7()),
             kills: 0,
@@ -114,6 +117,7 @@ impl Plane {
             self.key.clone(),
             MAX_READING_AGE_MS,
             self.pace,
+            self.limits,
         ))
     }
 
