@@ -1,4 +1,8 @@
-use carnet_api::v1::{Migration, MigrationState, PhaseTiming, StallPlace, StallStep, Strategy};
+use std::fmt::Write as _;
+
+use carnet_api::v1::{
+    Migration, MigrationState, NeedsOperator, PhaseTiming, StallPlace, StallStep, Strategy,
+};
 
 use super::attempt::{attempts, sentence};
 use super::quantity::{age, bytes, instant, milliseconds};
@@ -43,7 +47,10 @@ pub fn migrations(migrations: &[Migration], surface: Surface) -> String {
             migration.source_name.clone(),
             destination(&migration.to),
             migration.target_name.clone().unwrap_or_else(|| "-".into()),
-            state(migration.state).to_owned(),
+            match migration.needs_operator {
+                Some(_) => format!("{} (needs an operator)", state(migration.state)),
+                None => state(migration.state).to_owned(),
+            },
             age(migration.created_at_ms, surface.now),
             took(migration).map_or_else(|| "-".to_owned(), milliseconds),
             migration
@@ -122,6 +129,10 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
         ("id", migration.id.to_string()),
     ];
     let mut text = details(&summary(migration), &values, surface.width);
+    if let Some(needs) = &migration.needs_operator {
+        text.push_str("\n\n");
+        text.push_str(&operator(needs, surface));
+    }
     if !migration.stall_steps.is_empty() {
         text.push_str("\n\n");
         text.push_str(&timeline(&migration.stall_steps, surface));
@@ -129,6 +140,19 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
     if !migration.attempts.is_empty() {
         text.push_str("\n\n");
         text.push_str(&attempts(&migration.attempts, surface));
+    }
+    text
+}
+
+/// What an operator has to decide, with what to type.
+fn operator(needs: &NeedsOperator, surface: Surface) -> String {
+    let mut text = format!(
+        "It needs an operator: nothing that was asked has been done since {}. It is asked again all the while.",
+        instant(needs.since_ms, surface.now)
+    );
+    for way in &needs.ways {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n  if {}:\n    {}", way.when, way.command);
     }
     text
 }

@@ -6,9 +6,12 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use carnet_api::v1::{ContainerRegistration, CreateMigration, Migration, Problem, Role, Strategy};
+use carnet_api::v1::{
+    ContainerRegistration, CreateMigration, GiveUp, LostEdge, Migration, Problem, Role, Strategy,
+};
 use carnet_core::ids::MigrationId;
 use carnet_core::migration::Phase;
+use carnet_core::permit::Part;
 use futures_util::{Stream, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -23,7 +26,7 @@ use super::access::Caller;
 use super::containers;
 use super::problem::{ApiError, Input, Named};
 use crate::clock;
-use crate::store::migrations::{MigrationRecord, NewMigration};
+use crate::store::migrations::{MigrationRecord, NewMigration, NotLost};
 
 /// The longest that a request may wait, in seconds.
 const MAX_WAIT_S: u64 = 600;
@@ -37,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(show))
         .routes(routes!(events))
         .routes(routes!(cancel))
+        .routes(routes!(give_up))
 }
 
 /// Which migrations are listed.
@@ -316,6 +320,63 @@ fn too_late(migration: &Migration, phase: Phase) -> String {
             "the migration is past its commit ({phase}): `{name}` is `{target}`'s now, and there is only forward; wait for its end, then move it back: carnet migrate {name} --to {source}"
         ),
     }
+}
+
+/// Declares an edge of a migration lost, where the migration waits for it in vain: it goes on
+/// without. Asked again, nothing changes.
+///
+/// After the commit, a target that is declared lost is not asked whether it still runs the container:
+/// the source goes on as it was when it was frozen, and what the container did since is lost. If the
+/// target is only cut off, there are two running copies until it can be reached; then it removes its
+/// own. Whoever declares it lost says that this is not so, and the ledger keeps who did.
+#[utoipa::path(
+    post, path = "/v1/migrations/{migration}/give-up", tag = "migrations",
+    operation_id = "give_up_migration",
+    params(("migration" = String, Path, description = "Its id."), Waiting),
+    request_body = GiveUp,
+    responses(
+        (status = 202, description = "It goes on without the edge.", body = Migration),
+        (status = 200, description = "It has ended within the time waited.", body = Migration),
+        (status = 400, body = Problem),
+        (status = 404, body = Problem),
+        (status = 409, description = "It does not wait for that edge in vain.", body = Problem),
+        (status = 422, body = Problem),
+    )
+)]
+async fn give_up(
+    State(app): State<App>,
+    Named(id): Named,
+    caller: Caller,
+    waiting: Result<Query<Waiting>, QueryRejection>,
+    Input(asked): Input<GiveUp>,
+) -> Result<(StatusCode, Json<Migration>), ApiError> {
+    let Query(waiting) = waiting?;
+    let limit = waiting.limit()?;
+    let migration = visible(&app, &caller, &id).await?;
+    let (part, edge) = match asked.lost {
+        LostEdge::Source => (Part::Source, Some(migration.source_name.as_str())),
+        LostEdge::Target => (Part::Target, migration.target_name.as_deref()),
+    };
+    let edge = edge.unwrap_or("its target");
+    let news = app.migrations.news();
+    let declared = app
+        .migrations
+        .declare_lost(migration.id, part, caller.account);
+    match declared.await? {
+        Ok(()) => {}
+        Err(NotLost::NotWaitedFor(phase)) => {
+            return Err(ApiError::conflict(format!(
+                "the migration does not wait for `{edge}` ({phase})"
+            )));
+        }
+        Err(NotLost::NotInVain) => {
+            return Err(ApiError::conflict(format!(
+                "`{edge}` has not been asked in vain: it may do what it is asked"
+            )));
+        }
+    }
+    let migration = wait(&app, &caller, migration.id, news, limit).await?;
+    Ok((ended_or_not(&migration), Json(migration)))
 }
 
 fn ended_or_not(migration: &Migration) -> StatusCode {

@@ -15,6 +15,9 @@ const COPYING_AHEAD: Duration = Duration::from_secs(Permit::LONGEST_S.unsigned_a
 /// The container stands still all that time.
 const HANDING_OVER: Duration = Duration::from_secs(15 * 60);
 
+/// Nothing that was asked of an edge has been done: longer than it takes to start a machine anew.
+const WAITING: Duration = Duration::from_secs(15 * 60);
+
 /// How long each phase before the commit may take; then the move fails, and its source resumes.
 ///
 /// The commit has none: it is the control plane's own, in one transaction with the state, and where
@@ -25,6 +28,8 @@ pub struct Limits {
     pub preparing: Duration,
     pub copying_ahead: Duration,
     pub handing_over: Duration,
+    /// How long a move that cannot be given up asks in vain before it needs an operator.
+    pub waiting: Duration,
 }
 
 impl Default for Limits {
@@ -34,6 +39,7 @@ impl Default for Limits {
             preparing: PREPARING,
             copying_ahead: COPYING_AHEAD,
             handing_over: HANDING_OVER,
+            waiting: WAITING,
         }
     }
 }

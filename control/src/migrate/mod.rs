@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use carnet_api::v1::{Attempt, DestinationSpec};
 use carnet_core::ids::{AccountId, ContainerId, MigrationId};
 use carnet_core::migration::Phase;
+use carnet_core::permit::Part;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -23,7 +24,7 @@ use crate::agents::Agents;
 use crate::clock;
 use crate::http::problem::ApiError;
 use crate::keys::PermitKey;
-use crate::store::migrations::{Moving, NewMigration, UsableEdge};
+use crate::store::migrations::{Moving, NewMigration, NotLost, UsableEdge};
 use crate::store::{Store, StoreError};
 
 /// News that a listener may fall behind by; it then looks into the store, as it does anyway.
@@ -73,8 +74,16 @@ struct Tasks {
 /// A move that is being carried out.
 struct Carried {
     task: AbortHandle,
-    /// Tells the task that the move is cancelled, whatever it waits for.
-    cancel: watch::Sender<bool>,
+    /// Tells the task what was asked for meanwhile, whatever it waits for.
+    wishes: watch::Sender<Wishes>,
+}
+
+/// What people ask for while a move is carried out; kept in the store before it is told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wishes {
+    cancelled: bool,
+    source_lost: bool,
+    target_lost: bool,
 }
 
 /// What carrying out a move takes.
@@ -157,12 +166,7 @@ impl Migrations {
             let store = &migrations.parts.store;
             let kept = store.cancel_migration(id, by, clock::now()).await?;
             if kept.is_ok() {
-                let tasks = migrations.tasks.lock();
-                let tasks = tasks.unwrap_or_else(PoisonError::into_inner);
-                if let Some(carried) = tasks.of.get(&id) {
-                    carried.cancel.send_replace(true);
-                }
-                migrations.parts.tell(id);
+                migrations.wish(id, |wishes| wishes.cancelled = true);
             }
             Ok(kept)
         });
@@ -171,7 +175,44 @@ impl Migrations {
             .unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
     }
 
-    /// Takes up every migration that has not ended and is not being carried out, where it stands.
+    /// Keeps that `by` declares an edge of a migration lost, and has it go on without, if it waits
+    /// for that edge in vain. As [`cancel`](Self::cancel) in all else.
+    ///
+    /// # Errors
+    /// Where the store does, or there is no such migration.
+    pub async fn declare_lost(
+        self: &Arc<Self>,
+        id: MigrationId,
+        part: Part,
+        by: AccountId,
+    ) -> Result<Result<(), NotLost>, StoreError> {
+        let migrations = self.clone();
+        let declared = tokio::spawn(async move {
+            let kept = migrations.parts.store.declare_lost(id, part, by).await?;
+            if kept.is_ok() {
+                migrations.wish(id, |wishes| match part {
+                    Part::Source => wishes.source_lost = true,
+                    Part::Target => wishes.target_lost = true,
+                });
+            }
+            Ok(kept)
+        });
+        declared
+            .await
+            .unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+    }
+
+    /// Tells the task of a migration, where it has one, what was asked for and is kept.
+    fn wish(&self, id: MigrationId, wish: impl FnOnce(&mut Wishes)) {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(carried) = tasks.of.get(&id) {
+            carried.wishes.send_modify(wish);
+        }
+        self.parts.tell(id);
+    }
+
+    /// Takes up every migration that has not ended, or of which something remains to be done, and
+    /// that is not being carried out, where it stands.
     /// Returns how many.
     ///
     /// # Errors
@@ -256,10 +297,11 @@ impl Migrations {
         if tasks.of.contains_key(&id) {
             return false;
         }
-        let (cancel, cancelled) = watch::channel(false);
-        let run = runner::run(self.parts.clone(), id, began, cancelled);
-        let task = tasks.all.spawn(run);
-        tasks.of.insert(id, Carried { task, cancel });
+        let (wishes, told) = watch::channel(Wishes::default());
+        let task = tasks
+            .all
+            .spawn(runner::run(self.parts.clone(), id, began, told));
+        tasks.of.insert(id, Carried { task, wishes });
         true
     }
 }

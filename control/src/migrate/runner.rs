@@ -16,12 +16,14 @@ use carnet_core::ledger::Decision;
 use carnet_core::migration::{
     Circumstances, Effect, Event, MigrationPlan, Phase, State, Strategy, choose, step,
 };
-use carnet_core::permit::{Abort, Claim, Commit, Fingerprint, Party, Permit, Unverified, key_id};
+use carnet_core::permit::{
+    Abort, Claim, Commit, Fingerprint, Part, Party, Permit, Unverified, key_id,
+};
 
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::Parts;
+use super::{Parts, Wishes};
 use crate::agents::{AgentError, Command, Endpoint};
 use crate::clock;
 use crate::keys::Current;
@@ -34,12 +36,12 @@ const PERMIT_LIFE_S: i64 = Permit::LONGEST_S;
 const NONCE_BYTES: usize = 16;
 
 /// Carries out the migration `id` from where it stands to its end. `began` is when its present
-/// phase began, where that was in this process; `cancelled` says when the move is cancelled.
+/// phase began, where that was in this process; `wishes` says what is asked for meanwhile.
 pub(super) async fn run(
     parts: Arc<Parts>,
     id: MigrationId,
     began: Option<Instant>,
-    cancelled: watch::Receiver<bool>,
+    wishes: watch::Receiver<Wishes>,
 ) {
     let found = parts
         .insist("load a migration", || parts.store.migration_run(id))
@@ -52,12 +54,13 @@ pub(super) async fn run(
         parts,
         run,
         began,
-        cancelled,
+        wishes,
         frozen: None,
         failures: 0,
         told: None,
     };
     while runner.advance().await {}
+    runner.pay().await;
 }
 
 struct Runner {
@@ -65,8 +68,8 @@ struct Runner {
     run: Run,
     /// When the present phase began; unknown where another process began it.
     began: Option<Instant>,
-    /// Whether the move was cancelled while this runner was at it.
-    cancelled: watch::Receiver<bool>,
+    /// What was asked for while this runner was at it.
+    wishes: watch::Receiver<Wishes>,
     /// What the source told of the freeze, and when; unknown where another process was told.
     frozen: Option<(HandedOver, Instant)>,
     /// Effects in a row that were not carried out.
@@ -109,8 +112,14 @@ impl Runner {
         let Some(effect) = state.effect() else {
             return false;
         };
-        if state.phase().is_before_the_commit() && self.is_cancelled() {
+        if state.phase().is_before_the_commit() && self.wishes().cancelled {
             return self.feed(Event::Cancelled, None).await;
+        }
+        // Only while it is asked in vain: an edge that has answered since is not lost.
+        if self.run.waiting_since.is_some()
+            && let Some(event) = lost(&state, self.wishes())
+        {
+            return self.feed(event, None).await;
         }
         if let Some(problem) = self.overdue() {
             return self.feed(Event::Failed(problem), None).await;
@@ -132,33 +141,77 @@ impl Runner {
                 if let Some(difference) = self.withdrawn(effect).await {
                     return self.feed(Event::Failed(difference), None).await;
                 }
-                let key = self.parts.key.current();
-                let (source, target) = self.endpoints(plan).await;
-                let event = match self.statement(effect, &key, [&source, &target]) {
-                    Ok(statement) => {
-                        let edges = self.edges(plan, source, target, statement);
-                        let cancelled = cancel(self.cancelled.clone());
-                        let late = self.late();
-                        tokio::select! {
-                            // What has been answered counts.
-                            biased;
-                            answered = self.order(effect, edges, &key) => match answered {
-                                Ok(()) => Event::Done,
-                                Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
-                                Err(error) => Event::Unclear(error.to_string()),
-                            },
-                            // The edge may go on for now: it is told to stop with what undoes the
-                            // move.
-                            late = late => Event::Unclear(late),
-                            () = cancelled, if state.phase().is_before_the_commit() => Event::Cancelled,
-                        }
-                    }
-                    Err(problem) => {
-                        tracing::error!(migration = %self.run.id, problem, "the runner is at fault");
-                        Event::Failed(problem)
-                    }
+                let (wishes, late) = (self.wishes.clone(), self.late());
+                let wished = wished(wishes, &state, self.run.waiting_since.is_some());
+                let event = tokio::select! {
+                    // What has been answered counts.
+                    biased;
+                    event = self.perform(effect, plan) => event,
+                    late = late => Event::Unclear(late),
+                    // The edge may go on for now: it is told to stop with what undoes the move.
+                    event = wished => event,
                 };
                 self.feed(event, None).await
+            }
+        }
+    }
+
+    /// Gives the orders of `effect`, and says what came of them.
+    async fn perform(&mut self, effect: Effect<'_>, plan: &MigrationPlan) -> Event {
+        let key = self.parts.key.current();
+        let (source, target) = self.endpoints(plan).await;
+        match self.statement(effect, &key, [&source, &target]) {
+            Ok(statement) => {
+                let edges = self.edges(plan, source, target, statement);
+                match self.order(effect, edges, &key).await {
+                    Ok(()) => Event::Done,
+                    Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
+                    Err(error) => Event::Unclear(error.to_string()),
+                }
+            }
+            Err(problem) => {
+                tracing::error!(migration = %self.run.id, problem, "the runner is at fault");
+                Event::Failed(problem)
+            }
+        }
+    }
+
+    /// Does what edges that were declared lost still owe, whenever they are there again: one that
+    /// comes back must not go on with what it has of the container. Until then it is asked ever more
+    /// rarely.
+    async fn pay(&mut self) {
+        let parts = self.parts.clone();
+        let id = self.run.id;
+        let mut tries = 0;
+        loop {
+            let owed = parts
+                .insist("load what is owed", || parts.store.owed(id))
+                .await;
+            if owed.is_empty() {
+                return;
+            }
+            let mut in_vain = false;
+            for state in owed {
+                // Under the generation that it had.
+                self.run.state = state.clone();
+                let (Some(effect), Some(plan)) = (state.effect(), state.plan()) else {
+                    tracing::error!(migration = %id, "nothing can be owed in {}", state.phase());
+                    return;
+                };
+                if self.perform(effect, plan).await == Event::Done {
+                    tracing::info!(migration = %id, state = %state.phase(), "done after all");
+                    parts
+                        .insist("keep that nothing is owed", || {
+                            parts.store.is_paid(id, &state)
+                        })
+                        .await;
+                } else {
+                    in_vain = true;
+                }
+            }
+            if in_vain {
+                tries += 1;
+                tokio::time::sleep(parts.pace.pause(tries)).await;
             }
         }
     }
@@ -194,8 +247,14 @@ impl Runner {
         }
     }
 
-    fn is_cancelled(&self) -> bool {
-        self.run.cancelled || *self.cancelled.borrow()
+    /// All that has been asked for, before this runner and since.
+    fn wishes(&self) -> Wishes {
+        let told = *self.wishes.borrow();
+        Wishes {
+            cancelled: told.cancelled || self.run.cancelled,
+            source_lost: told.source_lost || self.run.source_lost,
+            target_lost: told.target_lost || self.run.target_lost,
+        }
     }
 
     /// What has changed since the permit was made, where `effect` sends something of the container:
@@ -410,8 +469,8 @@ impl Runner {
                 biased;
                 audited = audit => audited,
                 late = self.late() => return self.feed(Event::Failed(late), None).await,
-                () = cancel(self.cancelled.clone()) => {
-                    return self.feed(Event::Cancelled, None).await;
+                event = wished(self.wishes.clone(), &State::Admitting, false) => {
+                    return self.feed(event, None).await;
                 }
             };
             let attempt = audited.attempt;
@@ -539,9 +598,15 @@ impl Runner {
             Some(_) => self.failures.saturating_add(1),
             None => 0,
         };
+        // A target that does not let go, too, is asked in vain all the while.
+        self.run.waiting_since = problem
+            .as_ref()
+            .map(|_| self.run.waiting_since.unwrap_or_else(clock::now));
+        let is_lost = matches!(event, Event::SourceLost | Event::TargetLost);
         let Some((state, facts)) = self.next(event) else {
             return false;
         };
+        let owed = Some(&self.run.state).filter(|state| is_lost && state.is_owed());
         let (left, entered) = (self.run.state.phase(), state.phase());
         // A target that does not let go is asked again for what it was asked for before: without a pause it would be
         // asked the one and the other as fast as it answers.
@@ -549,12 +614,15 @@ impl Runner {
             || left == Phase::WithdrawingTarget
                 && matches!(entered, Phase::Restoring | Phase::Settling);
         let waiting_for = problem.filter(|_| in_vain);
+        let needs_operator = waiting_for.is_some() && self.has_waited_too_long();
         let parts = self.parts.clone();
         parts
             .insist("save a migration", || {
                 parts.store.save_step(Step {
                     attempt: attempt.map(|attempt| (self.run.attempts, attempt)),
                     waiting_for: waiting_for.as_deref(),
+                    needs_operator,
+                    owed,
                     ..self.step(&state, &facts)
                 })
             })
@@ -576,6 +644,12 @@ impl Runner {
             tokio::time::sleep(self.parts.pace.pause(self.failures)).await;
         }
         true
+    }
+
+    fn has_waited_too_long(&self) -> bool {
+        let since = self.run.waiting_since.unwrap_or_else(clock::now);
+        let waited_ms = clock::now().0.saturating_sub(since.0).unsigned_abs();
+        Duration::from_millis(waited_ms) >= self.parts.limits.waiting
     }
 
     /// The state that `event` leads to, with its timings. `None` where the event cannot happen:
@@ -618,6 +692,9 @@ impl Runner {
             facts,
             attempt: None,
             waiting_for: None,
+            waiting_since: self.run.waiting_since,
+            needs_operator: false,
+            owed: None,
             now: clock::now(),
         }
     }
@@ -674,11 +751,36 @@ impl Runner {
     }
 }
 
-/// Completes when the move is cancelled, and never where it is not.
-async fn cancel(mut cancelled: watch::Receiver<bool>) {
-    // An error: nobody can cancel it any more.
-    if cancelled.wait_for(|cancelled| *cancelled).await.is_err() {
-        std::future::pending::<()>().await;
+/// What `wishes` say of an edge that `state` waits for.
+fn lost(state: &State, wishes: Wishes) -> Option<Event> {
+    let waits_for = state.waits_for();
+    if wishes.target_lost && waits_for.contains(&Part::Target) {
+        Some(Event::TargetLost)
+    } else if wishes.source_lost && waits_for.contains(&Part::Source) {
+        Some(Event::SourceLost)
+    } else {
+        None
+    }
+}
+
+/// Completes when something is asked for that `state` is left by, and never where nothing is.
+/// `in_vain`: it has been asked before for what it asks for.
+async fn wished(mut wishes: watch::Receiver<Wishes>, state: &State, in_vain: bool) -> Event {
+    let event = |wishes: &Wishes| {
+        if state.phase().is_before_the_commit() {
+            wishes.cancelled.then_some(Event::Cancelled)
+        } else {
+            lost(state, *wishes).filter(|_| in_vain)
+        }
+    };
+    loop {
+        if let Some(event) = event(&wishes.borrow_and_update()) {
+            return event;
+        }
+        // An error: nobody can ask for anything any more.
+        if wishes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

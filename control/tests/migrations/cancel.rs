@@ -1,5 +1,5 @@
-//! A move that is cancelled, or takes longer than it may: in every phase, whatever it waits for, whoever dies
-//! meanwhile.
+//! A move that is cancelled, or takes longer than it may: in every phase, whatever it waits for,
+//! whoever dies meanwhile.
 
 use std::time::Duration;
 

@@ -427,6 +427,9 @@ async fn a_commit_made_twice_is_one() {
         facts: &facts,
         attempt: None,
         waiting_for: None,
+        waiting_since: None,
+        needs_operator: false,
+        owed: None,
         now: now(),
     };
     let store = &plane.store;

@@ -117,6 +117,9 @@ impl Move {
             facts,
             attempt: None,
             waiting_for: None,
+            waiting_since: None,
+            needs_operator: false,
+            owed: None,
             now: now(),
         }
     }

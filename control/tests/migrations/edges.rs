@@ -201,6 +201,10 @@ struct Inside {
     /// Orders given up that have not arrived yet.
     on_their_way: Vec<(Fate, EdgeId, Ask, Order)>,
     held: BTreeSet<usize>,
+    /// What an operator has ever declared lost.
+    declared_lost: BTreeSet<EdgeId>,
+    /// Copies here do not count: an operator says that they will not run again.
+    lost: BTreeSet<EdgeId>,
     post_copy_problems: BTreeMap<EdgeId, String>,
     strategies: Vec<Strategy>,
     /// The next of each is lost.
@@ -346,6 +350,18 @@ impl Edges {
     /// How sources were told to hand over, in turn.
     pub fn strategies(&self) -> Vec<Strategy> {
         self.inside().strategies.clone()
+    }
+
+    /// An operator has declared the edge lost; `false`: what it has counts again.
+    pub fn set_lost(&self, edge: EdgeId, lost: bool) {
+        self.change(|inside| {
+            if lost {
+                inside.declared_lost.insert(edge);
+                inside.lost.insert(edge);
+            } else {
+                inside.lost.remove(&edge);
+            }
+        });
     }
 
     /// The edge fails at `ask`, whenever it is asked; `false`: no more.
@@ -541,7 +557,12 @@ impl Edges {
         let generation: i64 = row.get("generation");
         let after_the_commit = matches!(
             phase.as_str(),
-            "restoring" | "settling" | "releasing" | "withdrawing_target" | "taking_back"
+            "restoring"
+                | "settling"
+                | "releasing"
+                | "withdrawing_target"
+                | "taking_back"
+                | "completed"
         );
         let owner = if after_the_commit {
             order.target
@@ -563,7 +584,10 @@ impl Edges {
         }
         let running_elsewhere = |inside: &Inside| {
             inside.copies.iter().any(|((edge, name), &process)| {
-                *name == order.container && *edge != place && process == Process::Running
+                *name == order.container
+                    && *edge != place
+                    && !inside.lost.contains(edge)
+                    && process == Process::Running
             })
         };
         self.change(|inside| {
@@ -732,7 +756,8 @@ impl Inside {
             Some(_) => return refused("the hand-over has ended here"),
             None => {}
         }
-        if ask == Ask::Discard && part.has_run && !part.lost {
+        let taken_back = order.generation > part.ran_as;
+        if ask == Ask::Discard && part.has_run && !part.lost && !taken_back {
             return refused("the container has run here");
         }
         if ask == Ask::Restore && part.has_run {
@@ -785,7 +810,12 @@ impl Inside {
                 }
                 None => return refused("there is no such container"),
             },
-            Ask::Discard => (part.prepared, part.images) = (false, false),
+            Ask::Discard => {
+                if part.has_run {
+                    self.copies.remove(&here);
+                }
+                (part.prepared, part.images) = (false, false);
+            }
         }
         if matches!(ask, Ask::Release | Ask::Resume | Ask::Clean | Ask::Discard) {
             self.parts.get_mut(&(edge, order.migration)).unwrap().ended = Some(ask);
@@ -823,7 +853,9 @@ impl Inside {
         let of = |process| {
             let copies = self.copies.iter();
             copies
-                .filter(|((_, name), is)| *name == order.container && **is == process)
+                .filter(|((edge, name), is)| {
+                    *name == order.container && **is == process && !self.lost.contains(edge)
+                })
                 .count()
         };
         let source = (order.source, order.container.clone());
@@ -837,13 +869,16 @@ impl Inside {
             .get(&(order.source, order.migration))
             .copied()
             .unwrap_or_default();
-        // Memory was lost, and a newer generation says that the source goes on.
-        let is_taken_back = to.lost && from.ran_as > to.ran_as;
+        // Memory was lost, or all of the target, and a newer generation says that the source goes on.
+        let is_lost = to.lost || self.declared_lost.contains(&order.target);
+        let is_taken_back = is_lost && from.ran_as > to.ran_as;
         let invariants = [
             ("never two running copies", of(Process::Running) <= 1),
             (
                 "never none that can be brought back",
-                of(Process::Running) + of(Process::Frozen) > 0,
+                self.copies.iter().any(|((_, name), process)| {
+                    *name == order.container && *process != Process::Stopped
+                }),
             ),
             (
                 "the source never runs stale",

@@ -19,8 +19,14 @@ const SUCCESSORS: &[(S, &[S])] = &[
     (S::CopyingAhead, &[S::HandingOver, S::ResumingSource]),
     (S::HandingOver, &[S::Committing, S::ResumingSource]),
     (S::Committing, &[S::Restoring, S::ResumingSource]),
-    (S::Restoring, &[S::Settling, S::WithdrawingTarget]),
-    (S::Settling, &[S::Releasing, S::WithdrawingTarget]),
+    (
+        S::Restoring,
+        &[S::Settling, S::WithdrawingTarget, S::TakingBack],
+    ),
+    (
+        S::Settling,
+        &[S::Releasing, S::WithdrawingTarget, S::TakingBack],
+    ),
     (S::Releasing, &[S::Completed]),
     (
         S::WithdrawingTarget,

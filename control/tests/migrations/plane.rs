@@ -301,6 +301,17 @@ impl Plane {
         self.store.migration(id).await.unwrap().unwrap().migration
     }
 
+    /// Waits until nothing is owed by edges that were declared lost.
+    pub async fn until_nothing_is_owed(&self, id: MigrationId) {
+        let waiting = async {
+            while !self.store.owed(id).await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let done = tokio::time::timeout(LIMIT, waiting).await;
+        assert!(done.is_ok(), "it is owed still\n{}", self.edges.trail());
+    }
+
     /// Kills the control plane and starts another on the same file; returns how many moves that
     /// took up.
     pub async fn kill(&mut self) -> usize {

@@ -8,7 +8,7 @@ use super::entry::{Decision, Entry, Event, Grant, GrantChange, Policed};
 use crate::ids::{AccountId, ContainerId, EdgeId, MigrationId, ShareKeyId};
 use crate::instant::UnixMillis;
 use crate::migration::Phase;
-use crate::permit::{Fingerprint, Permit, Policy, Unverified};
+use crate::permit::{Fingerprint, Part, Permit, Policy, Unverified};
 use crate::policy::Verdict;
 
 /// An entry that does not follow from those before it.
@@ -83,6 +83,8 @@ struct Migration {
     permit: Option<Permit>,
     /// Somebody wanted it to stop before its commit.
     cancelled: bool,
+    /// An operator has declared its target lost.
+    target_lost: bool,
 }
 
 type Checked = Result<(), String>;
@@ -143,6 +145,12 @@ impl Auditor {
                 migration,
                 container,
             } => self.cancel(*migration, *container),
+            Event::Lost {
+                migration,
+                container,
+                edge,
+                part,
+            } => self.lost(*migration, *container, *edge, *part),
             Event::Refusal(refusal) => self.knows_edge(refusal.edge),
             Event::RefusalsDropped { edge, .. } => self.knows_edge(*edge),
             Event::Account { account, .. } => ensure(self.accounts.insert(*account), || {
@@ -435,10 +443,11 @@ impl Auditor {
             phase,
             permit: None,
             cancelled: false,
+            target_lost: false,
         });
         migration.phase = phase;
         let permit = migration.permit.clone();
-        let cancelled = migration.cancelled;
+        let (cancelled, target_lost) = (migration.cancelled, migration.target_lost);
         ensure(migration.container == container, || {
             format!("migration {id} is of container {}", migration.container)
         })?;
@@ -452,6 +461,10 @@ impl Auditor {
         })?;
         ensure(cancelled || phase != Phase::Cancelled, || {
             format!("nobody has cancelled migration {id}")
+        })?;
+        let is_unconfirmed = phase == Phase::TakingBack && before != Some(Phase::WithdrawingTarget);
+        ensure(target_lost || !is_unconfirmed, || {
+            format!("nobody has declared the target of migration {id} lost")
         })?;
         let needs_permit = !matches!(
             phase,
@@ -494,6 +507,38 @@ impl Auditor {
             format!("{} cannot be cancelled", migration.phase)
         })?;
         migration.cancelled = true;
+        Ok(())
+    }
+
+    /// Of a migration that is under way, and whose part it has.
+    fn lost(
+        &mut self,
+        id: MigrationId,
+        container: ContainerId,
+        edge: EdgeId,
+        part: Part,
+    ) -> Checked {
+        let migration = self
+            .migrations
+            .get_mut(&id)
+            .ok_or_else(|| format!("migration {id} was never asked for"))?;
+        ensure(migration.container == container, || {
+            format!("migration {id} is of container {}", migration.container)
+        })?;
+        let has_part = migration.permit.as_ref().is_some_and(|permit| {
+            let of = match part {
+                Part::Source => permit.claim.source,
+                Part::Target => permit.claim.target,
+            };
+            of.edge == edge
+        });
+        ensure(has_part, || {
+            format!("edge {edge} has another part in migration {id}, or none")
+        })?;
+        ensure(!migration.phase.is_ended(), || {
+            format!("migration {id} has ended")
+        })?;
+        migration.target_lost |= part == Part::Target;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 use crate::ids::{AccountId, ContainerId, EdgeId, MigrationId, ShareKeyId, TokenId};
 use crate::instant::UnixMillis;
 use crate::migration::{Candidate, Phase, Subject};
-use crate::permit::Fingerprint;
+use crate::permit::{Fingerprint, Part};
 use crate::policy::{
     Faults, Utilization, Verdict, attributes_from_json, audit, requirements_from_json,
 };
@@ -65,6 +65,14 @@ pub enum Event {
     Cancel {
         migration: MigrationId,
         container: ContainerId,
+    },
+    /// An operator has declared an edge of a migration lost: what it has of the container counts
+    /// for nothing any more.
+    Lost {
+        migration: MigrationId,
+        container: ContainerId,
+        edge: EdgeId,
+        part: Part,
     },
     /// An agent refused what was asked of it.
     Refusal(Refusal),
@@ -302,6 +310,12 @@ impl Entry {
                 migration,
                 container,
             } => (Some(*container), None, Some(*migration)),
+            Event::Lost {
+                migration,
+                container,
+                edge,
+                ..
+            } => (Some(*container), Some(*edge), Some(*migration)),
             Event::Refusal(refusal) => (None, Some(refusal.edge), refusal.migration),
             Event::RefusalsDropped { edge, .. }
             | Event::Attributes { edge, .. }
@@ -328,6 +342,7 @@ impl Entry {
             Event::Permit { .. } => "permit",
             Event::Migration { .. } => "migration",
             Event::Cancel { .. } => "cancel",
+            Event::Lost { .. } => "lost",
             Event::Refusal(_) => "refusal",
             Event::RefusalsDropped { .. } => "refusals_dropped",
             Event::Account { .. } => "account",

@@ -3,6 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::MigrationPlan;
+use crate::permit::Part;
 
 /// Where a migration stands. Saved after every [`step`](super::step).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,8 +163,8 @@ impl Phase {
             Some(Self::CopyingAhead) => &[Self::HandingOver, Self::ResumingSource],
             Some(Self::HandingOver) => &[Self::Committing, Self::ResumingSource],
             Some(Self::Committing) => &[Self::Restoring, Self::ResumingSource],
-            Some(Self::Restoring) => &[Self::Settling, Self::WithdrawingTarget],
-            Some(Self::Settling) => &[Self::Releasing, Self::WithdrawingTarget],
+            Some(Self::Restoring) => &[Self::Settling, Self::WithdrawingTarget, Self::TakingBack],
+            Some(Self::Settling) => &[Self::Releasing, Self::WithdrawingTarget, Self::TakingBack],
             Some(Self::Releasing) => &[Self::Completed],
             Some(Self::WithdrawingTarget) => &[Self::TakingBack, Self::Restoring, Self::Settling],
             Some(Self::TakingBack) => &[Self::ResumingSource],
@@ -241,6 +242,11 @@ pub enum Event {
     Failed(String),
     /// It is not known whether the effect was carried out: the request or its answer was lost.
     Unclear(String),
+    /// An operator has declared the target lost: whatever it has of the container counts for
+    /// nothing any more.
+    TargetLost,
+    /// An operator has declared the source lost.
+    SourceLost,
     /// Somebody wants the container to stay where it is. What the state's effect has done by then
     /// is not known.
     Cancelled,
@@ -308,6 +314,28 @@ impl State {
             | Self::Completed { plan } => Some(plan),
             Self::Admitting | Self::Denied | Self::Failed { .. } | Self::Cancelled { .. } => None,
         }
+    }
+
+    /// Which edges an operator can declare lost for this state to be left: those that it waits for.
+    pub fn waits_for(&self) -> &'static [Part] {
+        match self.phase() {
+            Phase::Restoring
+            | Phase::Settling
+            | Phase::WithdrawingTarget
+            | Phase::DiscardingTarget => &[Part::Target],
+            Phase::Releasing => &[Part::Source, Part::Target],
+            Phase::ResumingSource => &[Part::Source],
+            _ => &[],
+        }
+    }
+
+    /// Whether this state's effect remains to be done, whenever the edge is there again, if the
+    /// state is left because that edge was declared lost.
+    pub fn is_owed(&self) -> bool {
+        matches!(
+            self,
+            Self::Releasing { .. } | Self::ResumingSource { .. } | Self::DiscardingTarget { .. }
+        )
     }
 
     /// The container's generation in this state, under which orders are given to the edges;

@@ -30,6 +30,11 @@ pub struct Misplaced {
 /// In [`State::Settling`] the target's copy may have answered clients. Only its own answer that it
 /// has lost memory, and killed the copy, leads back: to the source as it was when it was frozen.
 ///
+/// Where an edge is gone for good, an operator says so. A target that is declared lost after the
+/// commit is not asked to let go: the generation is raised, and the source goes on as it was when it
+/// was frozen. That there is one running copy is then the operator's word, until the target can be
+/// reached and has removed what it has: what an edge still owes ([`State::is_owed`]) is kept.
+///
 /// What must not be given up (to release, to take back, to resume, to discard) stays in its
 /// state when it fails, and is tried again by the runner. A target that refuses to let go is
 /// asked again for what it was asked for before.
@@ -99,7 +104,19 @@ pub fn step(state: State, event: Event) -> Result<State, Misplaced> {
             plan,
             cause: failed(problem),
         },
-        (State::Releasing { plan }, Event::Done) => State::Completed { plan },
+        (State::Releasing { plan }, Event::Done | Event::SourceLost | Event::TargetLost) => {
+            State::Completed { plan }
+        }
+
+        (State::Restoring { plan, .. } | State::Settling { plan }, Event::TargetLost) => {
+            State::TakingBack {
+                plan,
+                cause: failed("its target was declared lost".to_owned()),
+            }
+        }
+        (State::WithdrawingTarget { plan, cause }, Event::TargetLost) => {
+            State::TakingBack { plan, cause }
+        }
 
         (State::WithdrawingTarget { plan, cause }, Event::Done) => {
             State::TakingBack { plan, cause }
@@ -116,10 +133,10 @@ pub fn step(state: State, event: Event) -> Result<State, Misplaced> {
             failures: vec![cause.problem],
         },
         (State::TakingBack { plan, cause }, Event::Done) => State::ResumingSource { plan, cause },
-        (State::ResumingSource { plan, cause }, Event::Done) => {
+        (State::ResumingSource { plan, cause }, Event::Done | Event::SourceLost) => {
             State::DiscardingTarget { plan, cause }
         }
-        (State::DiscardingTarget { cause, .. }, Event::Done) => {
+        (State::DiscardingTarget { cause, .. }, Event::Done | Event::TargetLost) => {
             if cause.cancelled {
                 State::Cancelled { cause }
             } else {

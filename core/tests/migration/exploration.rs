@@ -133,6 +133,18 @@ impl Explorer {
                 own("asked to cancel", 1, &|w| w.ask_to_cancel());
             }
         }
+        for &part in world.state.waits_for() {
+            // Rare, and counted so: an operator does not say it often.
+            own(&format!("the {part:?} is declared lost"), 3, &|w| {
+                w.lose_an_edge(part, self.promises);
+            });
+        }
+        for (index, order) in world.owed.iter().enumerate() {
+            own(&format!("{order:?}, which was owed, arrives"), 0, &|w| {
+                let order = w.owed.remove(index);
+                w.arrive(order, self.promises);
+            });
+        }
         if world.can_lose_memory() {
             own("memory is lost on its way", 1, &|w| {
                 w.lose_memory(self.promises)
@@ -332,6 +344,15 @@ fn a_commit_that_does_not_ask_whether_the_move_was_cancelled_is_found_out() {
     };
     let (name, path) = violation(promises).expect("a violation");
     assert_eq!(name, "what is cancelled is not committed", "{path}");
+}
+
+#[test]
+fn an_end_that_forgets_what_a_lost_edge_owes_is_found_out() {
+    let promises = Promises {
+        keep_what_is_owed: false,
+        ..ALL_KEPT
+    };
+    assert!(violation(promises).is_some());
 }
 
 /// Then moves are undone without need, but nothing is lost: the target keeps what has run.

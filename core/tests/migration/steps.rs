@@ -1,29 +1,30 @@
 //! The table of `step`: every state with every event.
 
 use carnet_core::migration::{Cause, Event, MigrationPlan, Phase, State, step};
+use carnet_core::permit::Part;
 
 /// Rows: the state. Columns: the event. `!`: misplaced.
 const TABLE: &str = "
-                      admitted   denied  done               failed              unclear             cancelled
-admitting             preparing  denied  !                  failed              !                   cancelled
-preparing             !          !       copying_ahead      resuming_source     resuming_source     resuming_source
-copying_ahead         !          !       handing_over       resuming_source     resuming_source     resuming_source
-handing_over          !          !       committing         resuming_source     resuming_source     resuming_source
-committing            !          !       restoring          resuming_source     !                   resuming_source
-restoring             !          !       settling           restoring           restoring           !
-restoring_again       !          !       settling           withdrawing_target  restoring           !
-settling              !          !       releasing          withdrawing_target  settling            !
-releasing             !          !       completed          releasing           releasing           !
-withdrawing_target    !          !       taking_back        restoring           withdrawing_target  !
-withdrawing_lost      !          !       taking_back        settling            withdrawing_target  !
-taking_back           !          !       resuming_source    taking_back         !                   !
-resuming_source       !          !       discarding_target  resuming_source     resuming_source     !
-discarding_target     !          !       failed             discarding_target   discarding_target   !
-discarding_cancelled  !          !       cancelled          discarding_target   discarding_target   !
-completed             !          !       !                  !                   !                   !
-denied                !          !       !                  !                   !                   !
-failed                !          !       !                  !                   !                   !
-cancelled             !          !       !                  !                   !                   !
+                      admitted   denied  done               failed              unclear             cancelled        target_lost  source_lost
+admitting             preparing  denied  !                  failed              !                   cancelled        !            !
+preparing             !          !       copying_ahead      resuming_source     resuming_source     resuming_source  !            !
+copying_ahead         !          !       handing_over       resuming_source     resuming_source     resuming_source  !            !
+handing_over          !          !       committing         resuming_source     resuming_source     resuming_source  !            !
+committing            !          !       restoring          resuming_source     !                   resuming_source  !            !
+restoring             !          !       settling           restoring           restoring           !                taking_back  !
+restoring_again       !          !       settling           withdrawing_target  restoring           !                taking_back  !
+settling              !          !       releasing          withdrawing_target  settling            !                taking_back  !
+releasing             !          !       completed          releasing           releasing           !                completed    completed
+withdrawing_target    !          !       taking_back        restoring           withdrawing_target  !                taking_back  !
+withdrawing_lost      !          !       taking_back        settling            withdrawing_target  !                taking_back  !
+taking_back           !          !       resuming_source    taking_back         !                   !                !            !
+resuming_source       !          !       discarding_target  resuming_source     resuming_source     !                !            discarding_target
+discarding_target     !          !       failed             discarding_target   discarding_target   !                failed       !
+discarding_cancelled  !          !       cancelled          discarding_target   discarding_target   !                cancelled    !
+completed             !          !       !                  !                   !                   !                !            !
+denied                !          !       !                  !                   !                   !                !            !
+failed                !          !       !                  !                   !                   !                !            !
+cancelled             !          !       !                  !                   !                   !                !            !
 ";
 
 fn states() -> Vec<(&'static str, State)> {
@@ -105,6 +106,8 @@ fn event(name: &str) -> Event {
         "failed" => Event::Failed("failed now".to_owned()),
         "unclear" => Event::Unclear("unclear now".to_owned()),
         "cancelled" => Event::Cancelled,
+        "target_lost" => Event::TargetLost,
+        "source_lost" => Event::SourceLost,
         other => panic!("no event `{other}`"),
     }
 }
@@ -163,6 +166,27 @@ fn a_move_can_be_cancelled_before_its_commit_and_never_after() {
 }
 
 #[test]
+fn an_edge_is_declared_lost_only_where_it_is_waited_for() {
+    for (name, state) in states() {
+        let lost = |event| step(state.clone(), event).is_ok();
+        let waits_for = state.waits_for();
+        assert_eq!(
+            lost(Event::TargetLost),
+            waits_for.contains(&Part::Target),
+            "{name}"
+        );
+        assert_eq!(
+            lost(Event::SourceLost),
+            waits_for.contains(&Part::Source),
+            "{name}"
+        );
+        // What is not given up waits for an edge, or for the control plane itself.
+        let waits = !waits_for.is_empty() || state.phase() == Phase::TakingBack;
+        assert_eq!(state.phase().is_not_given_up(), waits, "{name}");
+    }
+}
+
+#[test]
 fn a_cause_that_was_saved_before_moves_could_be_cancelled_is_a_failure() {
     let saved = r#"{"state":"failed","cause":{"phase":"preparing","problem":"no room"}}"#;
     let read: State = serde_json::from_str(saved).unwrap();
@@ -179,6 +203,8 @@ fn a_phase_follows_another_by_name_as_step_says() {
         "failed",
         "unclear",
         "cancelled",
+        "target_lost",
+        "source_lost",
     ];
     let phases: Vec<Phase> = states().iter().map(|(_, state)| state.phase()).collect();
     for &phase in &phases {
