@@ -362,6 +362,33 @@ Edge3  permitted  40 %  30 %    1.20 ms"
     }
 
     #[test]
+    fn what_an_operator_can_do_is_told_with_what_to_type() {
+        let stuck = moved(json!({
+            "state": "restoring", "ended_at_ms": null, "stall_ms": null,
+            "waiting_for": "asked edge `Edge3` to bring the container to life: no answer",
+            "needs_operator": {"since_ms": 0, "ways": [
+                {"when": "`Edge3` can be brought back", "command": "carnet migration show X"},
+                {"when": "`Edge3` is gone for good", "command": "carnet migration give-up X --target-is-lost"},
+            ]},
+        }));
+        let text = migration(&stuck, SURFACE);
+        let (_, told) = text.split_once("It needs an operator").unwrap();
+        let told = told.split_once("\n\n").unwrap().0;
+        assert!(
+            told.ends_with(
+                "\
+                \n  if `Edge3` can be brought back:\
+                \n    carnet migration show X\
+                \n  if `Edge3` is gone for good:\
+                \n    carnet migration give-up X --target-is-lost"
+            ),
+            "{told}"
+        );
+        let list = migrations(&[stuck], SURFACE);
+        assert!(list.contains("restoring (needs an operator)"), "{list}");
+    }
+
+    #[test]
     fn migrations_stand_one_a_line() {
         let under_way = json!({"state": "copying_ahead", "ended_at_ms": null, "stall_ms": null});
         assert_eq!(

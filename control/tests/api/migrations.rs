@@ -540,3 +540,51 @@ async fn what_cannot_be_cancelled_any_more_is_told_with_what_can_be_done() {
         .await
         .problem(422, "faulty-input");
 }
+
+#[tokio::test]
+async fn an_administrator_gives_up_on_an_edge_that_is_lost() {
+    let People {
+        plane, ann, south, ..
+    } = people().await;
+    plane.agents.moves.close();
+    let migration = plane.start_move(&ann, "web", "south").await;
+    plane.agents.moves.until_waiting(1).await;
+    let path = format!("/v1/migrations/{}", migration.id);
+    let give_up = format!("{path}/give-up");
+    let body = json!({"lost": "target"});
+    let refused = plane.post(&plane.administrator, &give_up, body.clone());
+    let detail = refused.await.detail(409, "conflict");
+    assert!(detail.contains("does not wait for `south`"), "{detail}");
+    // Nothing can be prepared there, and nothing discarded.
+    plane.agents.change(south, |edge| edge.reachable = false);
+    plane.agents.moves.open();
+    loop {
+        let shown: Migration = plane.get(&ann, &path).await.read(200);
+        if shown.state == MigrationState::DiscardingTarget && shown.waiting_for.is_some() {
+            break;
+        }
+        assert!(!shown.state.is_ended(), "{shown:?}");
+        tokio::task::yield_now().await;
+    }
+    plane
+        .post(&ann, &give_up, body.clone())
+        .await
+        .problem(403, "forbidden");
+    let ended: Migration = plane
+        .post(&plane.administrator, &format!("{give_up}?wait=10"), body)
+        .await
+        .read(200);
+    assert_eq!(ended.state, MigrationState::Failed);
+    let failure = ended.failure.unwrap();
+    assert!(failure.starts_with("preparing: "), "its own: {failure}");
+    for wrong in [
+        json!({"lost": "both"}),
+        json!({}),
+        json!({"lost": "target", "x": 1}),
+    ] {
+        plane
+            .post(&plane.administrator, &give_up, wrong)
+            .await
+            .problem(422, "unfit-body");
+    }
+}

@@ -2,6 +2,7 @@ use carnet_core::ids::{EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{Auditor, Entry, Event, GrantChange, Wrong};
 use carnet_core::migration::Phase;
+use carnet_core::permit::{Part, Permit, Unverified};
 use carnet_core::policy::{Utilization, Verdict};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -254,6 +255,67 @@ fn a_move_that_ends_as_cancelled_although_nobody_did_is_found() {
     let found = audit(&entries);
     let first = found.first().expect("it is found");
     assert!(first.problem.starts_with("nobody has cancelled"), "{first}");
+}
+
+/// A move that was taken back from its target without asking it; with `lost`, after an operator had
+/// declared an edge in this part lost.
+fn taken_back_unasked(lost: Option<Part>) -> Vec<Wrong> {
+    let mut entries = History::of(&[Deed::Move {
+        to: 3,
+        container: 1,
+        fails: 4,
+    }])
+    .entries;
+    let at = entries
+        .iter()
+        .position(|entry| {
+            matches!(&entry.event, Event::Migration { phase, .. } if *phase == Phase::WithdrawingTarget)
+        })
+        .expect("it is withdrawn");
+    let Event::Migration {
+        migration,
+        container,
+        ..
+    } = entries[at].event
+    else {
+        unreachable!("it was looked for");
+    };
+    let permit = entries.iter().find_map(|entry| match &entry.event {
+        Event::Permit { permit, .. } => Some(permit),
+        _ => None,
+    });
+    let claim = Unverified::<Permit>::parse(permit.expect("it has a permit"))
+        .unwrap()
+        .into_unverified()
+        .claim;
+    match lost {
+        None => drop(entries.remove(at)),
+        Some(part) => {
+            entries[at].event = Event::Lost {
+                migration,
+                container,
+                edge: match part {
+                    Part::Source => claim.source.edge,
+                    Part::Target => claim.target.edge,
+                },
+                part,
+            };
+        }
+    }
+    audit(&entries)
+}
+
+#[test]
+fn a_container_is_taken_back_unasked_only_from_a_target_that_was_declared_lost() {
+    assert_eq!(taken_back_unasked(Some(Part::Target)), []);
+    for lost in [None, Some(Part::Source)] {
+        let found = taken_back_unasked(lost);
+        let first = found.first().expect("it is found");
+        assert!(
+            first.problem.starts_with("nobody has declared the target"),
+            "{first}"
+        );
+    }
 }
 
 #[test]

@@ -441,10 +441,10 @@ impl World {
     /// But where memory was lost on its way, which its owner has accepted, or the target was declared
     /// lost.
     fn invariant_source_never_runs_stale(&self) -> bool {
-        !(self.source.process == Process::Running
-            && self.target.has_run
-            && !self.target.lost_memory
-            && !self.lost.1)
+        self.source.process != Process::Running
+            || !self.target.has_run
+            || self.target.lost_memory
+            || self.lost.1
     }
 
     fn invariant_runs_where_control_says(&self) -> bool {
