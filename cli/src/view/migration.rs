@@ -238,6 +238,7 @@ pub struct Progress {
     begun_told: usize,
     ended_told: usize,
     waiting_for: Option<String>,
+    operator_told: bool,
 }
 
 impl Progress {

@@ -579,6 +579,7 @@ impl Runner {
         match saved {
             Ok(()) => {
                 self.failures = 0;
+                self.run.waiting_since = None;
                 self.enter(state, facts);
                 true
             }
