@@ -272,6 +272,13 @@ impl Progress {
                 news.push(News::Done(format!("waiting for: {what}")));
             }
         }
+        if migration.needs_operator.is_some() && !self.operator_told {
+            self.operator_told = true;
+            let id = migration.id;
+            news.push(News::Done(format!(
+                "it needs an operator: carnet migration show {id}"
+            )));
+        }
         news
     }
 }
@@ -385,6 +392,11 @@ Edge3  permitted  40 %  30 %    1.20 ms"
             ),
             "{told}"
         );
+        let mut progress = Progress::default();
+        let id = stuck.id;
+        let line = News::Done(format!("it needs an operator: carnet migration show {id}"));
+        assert!(progress.news(&stuck).contains(&line));
+        assert!(!progress.news(&stuck).contains(&line), "told once");
         let list = migrations(&[stuck], SURFACE);
         assert!(list.contains("restoring (needs an operator)"), "{list}");
     }
