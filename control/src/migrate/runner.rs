@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{Parts, Wishes};
-use crate::agents::{AgentError, Command, Endpoint};
+use crate::agents::{AgentError, AgentFault, Command, Endpoint};
 use crate::clock;
 use crate::keys::Current;
 use crate::secret::Secret;
@@ -86,6 +86,9 @@ enum Fault {
     /// The strategy that was asked for cannot be had.
     #[error("{0}")]
     Choice(String),
+    /// There is nothing to give orders on: a fault of this program.
+    #[error("{0}")]
+    Statement(String),
 }
 
 impl Fault {
@@ -93,8 +96,30 @@ impl Fault {
     fn is_refusal(&self) -> bool {
         match self {
             Self::Agent(error) => error.is_refusal(),
-            Self::Choice(_) => true,
+            Self::Choice(_) | Self::Statement(_) => true,
         }
+    }
+
+    /// Whether an agent has refused because it has seen the container under a newer generation.
+    fn is_stale(&self) -> bool {
+        match self {
+            Self::Agent(AgentError {
+                fault: AgentFault::Refused(problem),
+                ..
+            }) => problem.faults.iter().any(|fault| {
+                (fault.place.as_str(), fault.found.as_str()) == ("statement", "generation")
+            }),
+            _ => false,
+        }
+    }
+}
+
+/// What the state machine is told of an effect.
+fn event(performed: Result<(), Fault>) -> Event {
+    match performed {
+        Ok(()) => Event::Done,
+        Err(fault) if fault.is_refusal() => Event::Failed(fault.to_string()),
+        Err(fault) => Event::Unclear(fault.to_string()),
     }
 }
 
@@ -146,7 +171,7 @@ impl Runner {
                 let event = tokio::select! {
                     // What has been answered counts.
                     biased;
-                    event = self.perform(effect, plan) => event,
+                    performed = self.perform(effect, plan) => event(performed),
                     late = late => Event::Unclear(late),
                     // The edge may go on for now: it is told to stop with what undoes the move.
                     event = wished => event,
@@ -156,24 +181,18 @@ impl Runner {
         }
     }
 
-    /// Gives the orders of `effect`, and says what came of them.
-    async fn perform(&mut self, effect: Effect<'_>, plan: &MigrationPlan) -> Event {
+    /// Gives the orders of `effect`.
+    async fn perform(&mut self, effect: Effect<'_>, plan: &MigrationPlan) -> Result<(), Fault> {
         let key = self.parts.key.current();
         let (source, target) = self.endpoints(plan).await;
-        match self.statement(effect, &key, [&source, &target]) {
-            Ok(statement) => {
-                let edges = self.edges(plan, source, target, statement);
-                match self.order(effect, edges, &key).await {
-                    Ok(()) => Event::Done,
-                    Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
-                    Err(error) => Event::Unclear(error.to_string()),
-                }
-            }
-            Err(problem) => {
+        let statement = self
+            .statement(effect, &key, [&source, &target])
+            .map_err(|problem| {
                 tracing::error!(migration = %self.run.id, problem, "the runner is at fault");
-                Event::Failed(problem)
-            }
-        }
+                Fault::Statement(problem)
+            })?;
+        let edges = self.edges(plan, source, target, statement);
+        self.order(effect, edges, &key).await
     }
 
     /// Does what edges that were declared lost still owe, whenever they are there again: one that
@@ -198,8 +217,15 @@ impl Runner {
                     tracing::error!(migration = %id, "nothing can be owed in {}", state.phase());
                     return;
                 };
-                if self.perform(effect, plan).await == Event::Done {
-                    tracing::info!(migration = %id, state = %state.phase(), "done after all");
+                let performed = self.perform(effect, plan).await;
+                // An edge that the container has come to since, or been prepared for, had nothing
+                // of it left then.
+                let is_over = match &performed {
+                    Ok(()) => true,
+                    Err(fault) => fault.is_stale(),
+                };
+                if is_over {
+                    tracing::info!(migration = %id, state = %state.phase(), ?performed, "nothing is owed any more");
                     parts
                         .insist("keep that nothing is owed", || {
                             parts.store.is_paid(id, &state)

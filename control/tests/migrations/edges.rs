@@ -12,7 +12,7 @@ use carnet_api::agent::{
     Utilization,
 };
 use carnet_api::tls::{Authority, Identity};
-use carnet_api::v1::{ContainerState, Problem};
+use carnet_api::v1::{ContainerState, InputFault, Problem};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
 use carnet_core::ids::{EdgeId, MigrationId};
 use carnet_core::migration::Strategy;
@@ -201,6 +201,8 @@ struct Inside {
     /// Orders given up that have not arrived yet.
     on_their_way: Vec<(Fate, EdgeId, Ask, Order)>,
     held: BTreeSet<usize>,
+    /// Those that refuse each statement for its generation.
+    ahead: BTreeSet<EdgeId>,
     /// What an operator has ever declared lost.
     declared_lost: BTreeSet<EdgeId>,
     /// Copies here do not count: an operator says that they will not run again.
@@ -362,6 +364,11 @@ impl Edges {
                 inside.lost.remove(&edge);
             }
         });
+    }
+
+    /// The edge has seen every container under a newer generation than anybody names.
+    pub fn set_ahead(&self, edge: EdgeId) {
+        self.change(|inside| inside.ahead.insert(edge));
     }
 
     /// The edge fails at `ask`, whenever it is asked; `false`: no more.
@@ -643,6 +650,12 @@ impl Edges {
         if !self.inside().machines[&edge].reachable {
             return Err(lost());
         }
+        if self.inside().ahead.contains(&edge) {
+            return Err(fault(AgentFault::Refused(statement_refused(
+                "generation",
+                "of generation 1, and this edge has seen 9",
+            ))));
+        }
         if fate == Fate::Held {
             let _given_up = GivenUp {
                 edges: self,
@@ -897,6 +910,23 @@ impl Inside {
                 self.violations.push(format!("{ask:?}: {name}"));
             }
         }
+    }
+}
+
+/// A refusal of the statement, as agents tell it.
+fn statement_refused(check: &str, problem: &str) -> Problem {
+    Problem {
+        kind: "urn:carnet:problem:statement-refused".to_owned(),
+        title: "the statement does not entitle to this".to_owned(),
+        status: 403,
+        detail: Some(format!("the statement is refused ({check}): {problem}")),
+        faults: vec![InputFault {
+            place: "statement".to_owned(),
+            found: check.to_owned(),
+            problem: problem.to_owned(),
+            allowed: "what the control plane has signed for this order".to_owned(),
+            suggestion: None,
+        }],
     }
 }
 

@@ -290,3 +290,17 @@ async fn an_edge_that_is_not_waited_for_in_vain_is_not_declared_lost() {
     let ended = scene.plane.ended(scene.id).await;
     assert_eq!(ended.state, MigrationState::Completed);
 }
+
+/// It has no stale copy: it was prepared for the container again since.
+#[tokio::test]
+async fn an_edge_that_has_seen_a_newer_generation_owes_nothing_any_more() {
+    let mut scene = Scene::held_at(Ask::HandOver, |_, _| ()).await;
+    scene.lose(scene.target).await;
+    assert_eq!(scene.declare(Part::Target).await, Ok(()));
+    let ended = scene.plane.ended(scene.id).await;
+    assert_eq!(ended.state, MigrationState::Failed);
+    scene.plane.edges.set_ahead(scene.target);
+    scene.plane.edges.set_reachable(scene.target, true);
+    scene.plane.until_nothing_is_owed(scene.id).await;
+    assert_eq!(scene.plane.kill().await, 0);
+}
