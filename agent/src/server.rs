@@ -184,7 +184,7 @@ type Answer<T> = Result<Json<T>, Refusal>;
 fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
     /// An order: its name, and who carries it out.
     macro_rules! order {
-        ($name:literal, $method:ident, $body:ty, $of:expr) => {
+        ($name:literal, $method:ident, $body:ty, $of:expr $(, first $first:ident)?) => {
             post(
                 |State(agent): Shared<R>,
                  Path(migration): Path<MigrationId>,
@@ -195,6 +195,7 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
                         return Err(Refusal(cannot("path and body name different migrations")));
                     }
                     let handovers = agent.handovers.clone();
+                    $(handovers.$first(of(&body));)?
                     tracing::info!(%migration, container = of(&body).container, concat!("order: ", $name));
                     let statement = of(&body).statement.clone();
                     let outcome = agent
@@ -263,7 +264,8 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
         )
         .route(
             "/v1/handovers/{id}/source/resume",
-            order!("source/resume", resume),
+            // Not only when its turn comes.
+            order!("source/resume", resume, Order, |order| order, first call_off),
         )
         .route(
             "/v1/handovers/{id}/target/discard",

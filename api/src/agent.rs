@@ -94,7 +94,9 @@
 //!   has become of it since; on a bad one it is refused, as every order.
 //! - `discard` is refused once the container has run at the target: it never removes a copy that
 //!   may have answered clients. But where `settle` was answered with 4xx the container has been
-//!   killed, because memory of it was lost on its way, and `discard` removes it.
+//!   killed, because memory of it was lost on its way, and `discard` removes it. And where the
+//!   container was taken back under a newer generation (the permit's and two), because an operator has
+//!   declared this edge lost, `discard` ends and removes a copy that runs.
 //! - Once the images are there, the target may make the container from them, all but letting it
 //!   run: that takes `restore`.
 //! - `hand-over` that failed may leave the container frozen: `resume` follows.

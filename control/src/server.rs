@@ -30,7 +30,7 @@ use crate::agents::{Agents, HttpAgents};
 use crate::authority::{AuthorityError, CertificateAuthority, ControlCertificate};
 use crate::http::{App, router};
 use crate::keys::{self, KeyError, PermitKey, Purpose};
-use crate::migrate::{Migrations, Pace};
+use crate::migrate::{Limits, Migrations, Pace};
 use crate::secret::Secret;
 use crate::store::{NewAccount, NewToken, Store, StoreError};
 use crate::witnesses::{WitnessAddress, Witnesses};
@@ -142,6 +142,7 @@ pub async fn run(
         permit_key.clone(),
         MAX_READING_AGE_MS,
         Pace::default(),
+        Limits::default(),
     ));
     let watched_key = permit_key.clone();
     let witnesses = Arc::new(Witnesses::open(&store, config.witnesses).await?);

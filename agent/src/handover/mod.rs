@@ -137,7 +137,7 @@ impl<R: Runtime> Handovers<R> {
                     ..
                 }),
                 End::Discard,
-            ) if self.runtime.has_started(name) => {
+            ) if self.runtime.has_started(name) && !entitled.is_taken_back() => {
                 return Err(cannot(format!(
                     "`{name}` has run here since, and may have answered clients"
                 )));

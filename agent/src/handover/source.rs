@@ -13,6 +13,7 @@ use carnet_core::permit::{Abort, Commit, Part, Party};
 use reqwest::StatusCode;
 use reqwest::header::{CONNECTION, UPGRADE};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::statement::{COMMITTED, Entitled, RESUMED};
 use super::target::{PAGES, Stream};
@@ -34,6 +35,8 @@ pub(super) struct Leaving {
     frozen: Option<Instant>,
     /// What the time since went into.
     steps: Vec<TimedStep>,
+    /// The move is off: nothing more is sent.
+    called_off: CancellationToken,
     /// Gives out pages of memory, as long as somebody asks.
     pub(super) pages: Option<JoinHandle<()>>,
 }
@@ -184,6 +187,9 @@ impl<R: Runtime> Handovers<R> {
         let sent_ahead = {
             let mut leaving = lock(&self.leaving);
             let leaving = leaving.entry(migration).or_default();
+            if leaving.called_off.is_cancelled() {
+                return Err(called_off());
+            }
             leaving.steps.clear();
             leaving.sent_ahead.take()
         };
@@ -305,9 +311,35 @@ impl<R: Runtime> Handovers<R> {
         let (client, base) = self.peers.client(to, &order.target_address)?;
         let what = stream.name();
         let url = format!("{base}/v1/handovers/{}/{what}", order.migration);
-        transfer::send(&client, &url, directory, previous)
-            .await
-            .map_err(|error| cannot(format!("sending the {what}: {}", chain(&error))))
+        let off = lock(&self.leaving)
+            .entry(order.migration)
+            .or_default()
+            .called_off
+            .clone();
+        tokio::select! {
+            biased;
+            // The connection breaks; the target is told to discard what it has.
+            () = off.cancelled() => Err(called_off()),
+            sent = transfer::send(&client, &url, directory, previous) => {
+                sent.map_err(|error| cannot(format!("sending the {what}: {}", chain(&error))))
+            }
+        }
+    }
+
+    /// Source: what is under way for the move that `order` ends, if its statement is good, is not
+    /// sent to its end: the order's turn comes after it. CRIU, where it is at work, is not
+    /// interrupted.
+    pub fn call_off(&self, order: &Order) {
+        if self
+            .concluded::<Abort>(order, Part::Source, RESUMED)
+            .is_ok()
+        {
+            lock(&self.leaving)
+                .entry(order.migration)
+                .or_default()
+                .called_off
+                .cancel();
+        }
     }
 
     /// Source: the container runs elsewhere; what is here of it goes.
@@ -363,6 +395,10 @@ async fn refusal(what: &str, answer: reqwest::Response) -> Problem {
         Err(_) => status.to_string(),
     };
     cannot(format!("{what}: the target refuses: {told}"))
+}
+
+fn called_off() -> Problem {
+    cannot("the move was called off")
 }
 
 /// What was sent already, if it was; an error where this edge is not the source.

@@ -24,6 +24,14 @@ impl Entitled {
         self.record.as_ref().map(|record| &record.role)
     }
 
+    /// Whether the container was taken back after the commit: it is the source's, under a newer
+    /// generation, and whatever is here of it counts for nothing.
+    pub fn is_taken_back(&self) -> bool {
+        let permitted = self.permit().map(|permit| permit.claim.generation);
+        permitted.and_then(|permitted| permitted.checked_add(TAKEN_BACK))
+            == Some(self.claim.generation)
+    }
+
     /// The permit that was accepted here for the migration.
     pub fn permit(&self) -> Option<&Permit> {
         self.record
@@ -34,10 +42,12 @@ impl Entitled {
 
 /// Which generations a commit or abort may have, counted from the permit's.
 pub(super) const COMMITTED: &[u64] = &[1];
+/// By how much a container's generation is raised where it was taken back.
+const TAKEN_BACK: u64 = 2;
 /// Before a commit, or after it was taken back.
-pub(super) const RESUMED: &[u64] = &[0, 2];
+pub(super) const RESUMED: &[u64] = &[0, TAKEN_BACK];
 /// Or while the target is asked whether it gives up what was committed to it.
-pub(super) const DISCARDED: &[u64] = &[0, 1, 2];
+pub(super) const DISCARDED: &[u64] = &[0, 1, TAKEN_BACK];
 
 pub(super) fn refused(fault: StatementFault) -> Problem {
     statement_refused(fault.name(), fault)

@@ -456,10 +456,10 @@ impl<R: Runtime> Handovers<R> {
         self.end(order, entitled, End::Clean).await
     }
 
-    /// Target: what this hand-over brought goes, unless it has run here.
+    /// Target: what this hand-over brought goes, unless it has run here, and was not taken back.
     ///
     /// # Errors
-    /// Where it has, or cannot be removed.
+    /// Where it has and was not, or cannot be removed.
     pub async fn discard(&self, order: Order) -> Result<Done, Problem> {
         let entitled = self.concluded::<Abort>(&order, Part::Target, DISCARDED)?;
         self.end(order, entitled, End::Discard).await

@@ -159,3 +159,28 @@ fn an_order_about_another_container_than_was_prepared_is_refused() {
     assert_eq!(before, after);
     scene.go(&mut a_move, "target/restore");
 }
+
+/// An operator has declared it lost, and it is there again: the container is the source's, under a
+/// newer generation.
+#[test]
+fn a_copy_that_runs_is_discarded_once_the_container_was_taken_back() {
+    for restarted in [false, true] {
+        let mut scene = Scene::new();
+        let mut a_move = scene.a_move();
+        scene.go_to(&mut a_move, "target/restore");
+        for raised in [0, 1] {
+            a_move.raised = raised;
+            scene.give(&a_move, "target/discard").expect_err("it runs");
+            assert!(scene.target().runs());
+        }
+        if restarted {
+            scene.edges[TARGET].restart();
+        }
+        a_move.raised = 2;
+        scene.go(&mut a_move, "source/resume");
+        scene.go(&mut a_move, "target/discard");
+        assert!(scene.target().is_empty());
+        assert!(scene.source().runs());
+        assert_ended(&scene, &a_move, "target/discard");
+    }
+}

@@ -5,7 +5,7 @@ use std::fs;
 use carnet_agent::runtime::ContainerName;
 use carnet_api::v1::ContainerState;
 
-use crate::scene::{Move, OTHER, SOURCE, Scene, TARGET, files};
+use crate::scene::{Caller, Move, OTHER, SOURCE, Scene, TARGET, Way, answer, files};
 
 /// Gives an order that must be refused or fail, and returns what was said.
 fn fails(scene: &Scene, a_move: &Move, name: &str) -> String {
@@ -219,4 +219,66 @@ fn a_record_that_cannot_be_read_leaves_open_what_was_done() {
     }
     assert!(scene.source().is_frozen());
     assert!(!scene.target().runs());
+}
+
+/// As much as does not fit into any buffer on the way.
+fn fill(scene: &Scene) {
+    let noise: Vec<u8> = (0_u64..1 << 19)
+        .flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
+        .collect();
+    fs::write(scene.source().rootfs().join("large"), noise).unwrap();
+}
+
+#[test]
+fn a_move_that_is_called_off_is_not_sent_to_its_end() {
+    for name in ["source/copy-ahead", "source/hand-over"] {
+        let scene = Scene::new();
+        fill(&scene);
+        let before = files(&scene.source().rootfs());
+        let mut a_move = scene.a_move();
+        scene.go_to(&mut a_move, "target/prepare");
+        // Never opened: what is sent is on its way for as long as anybody waits.
+        let way = Way::new(&scene, &scene.target().address(), 100_000);
+        a_move.by_way_of = Some(way.address.clone());
+        let asked = scene.request(Caller::Control, &a_move, name);
+        let asked = scene.spawn(answer(asked));
+        way.wait();
+        scene.go(&mut a_move, "source/resume");
+        assert!(scene.source().runs());
+        let said = scene.block_on(asked).unwrap().unwrap().unwrap_err();
+        let said = said.detail.unwrap();
+        assert!(said.contains("called off"), "{said}");
+        scene.go(&mut a_move, "target/discard");
+        assert!(scene.target().is_empty());
+        assert_eq!(before, files(&scene.source().rootfs()));
+    }
+}
+
+/// Only what the control plane has signed calls a move off.
+#[test]
+fn a_bad_order_to_resume_breaks_nothing_off() {
+    let scene = Scene::new();
+    fill(&scene);
+    let mut a_move = scene.a_move();
+    scene.go_to(&mut a_move, "target/prepare");
+    let way = Way::new(&scene, &scene.target().address(), 100_000);
+    a_move.by_way_of = Some(way.address.clone());
+    let asked = scene.request(Caller::Control, &a_move, "source/copy-ahead");
+    let asked = scene.spawn(answer(asked));
+    way.wait();
+    let mut forged = a_move.clone();
+    forged.statement = Some(scene.statement(&a_move, "source/copy-ahead"));
+    let resume = scene.request(Caller::Control, &forged, "source/resume");
+    let resume = scene.spawn(answer(resume));
+    let mut stranger = a_move.clone();
+    stranger.jti = "another".to_owned();
+    let other = scene.request(Caller::Control, &stranger, "source/resume");
+    let other = scene.spawn(answer(other));
+    // Both have reached the agent, which sees to them in turn: a question is answered after them.
+    scene.get(scene.source(), "/v1/containers").unwrap();
+    way.open();
+    scene.block_on(asked).unwrap().unwrap().unwrap();
+    for refused in [resume, other] {
+        scene.block_on(refused).unwrap().unwrap().unwrap_err();
+    }
 }

@@ -104,6 +104,10 @@ pub struct Migration {
     /// What is being waited for, where an edge does not do what it is asked and is asked again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// Present where it cannot go on by itself: nothing that was asked has been done for a long time.
+    /// It is asked again all the while; where that succeeds, this goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_operator: Option<NeedsOperator>,
     /// How its memory goes over; known once both edges have made ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<ChosenStrategy>,
@@ -116,11 +120,50 @@ pub struct Migration {
     /// What that time went into.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stall_steps: Vec<StallStep>,
+    /// When it was asked to be cancelled: it will not be committed, and the container goes on at
+    /// its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub cancel_asked_at_ms: Option<UnixMillis>,
     #[schema(value_type = i64)]
     pub created_at_ms: UnixMillis,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>)]
     pub ended_at_ms: Option<UnixMillis>,
+}
+
+/// What an operator has to decide.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NeedsOperator {
+    /// Since when nothing has been done.
+    #[schema(value_type = i64)]
+    pub since_ms: UnixMillis,
+    /// The outcomes that there are.
+    pub ways: Vec<Way>,
+}
+
+/// One outcome of a migration that cannot go on by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Way {
+    /// When it is the right one, and what it leads to.
+    pub when: String,
+    /// What to type.
+    pub command: String,
+}
+
+/// Declares an edge of a migration lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GiveUp {
+    pub lost: LostEdge,
+}
+
+/// Which edge of a migration is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LostEdge {
+    Source,
+    Target,
 }
 
 /// Where a migration stands.
@@ -142,12 +185,16 @@ pub enum MigrationState {
     Completed,
     Denied,
     Failed,
+    Cancelled,
 }
 
 impl MigrationState {
     /// Nothing more will happen.
     pub fn is_ended(self) -> bool {
-        matches!(self, Self::Completed | Self::Denied | Self::Failed)
+        matches!(
+            self,
+            Self::Completed | Self::Denied | Self::Failed | Self::Cancelled
+        )
     }
 }
 

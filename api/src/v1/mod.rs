@@ -24,8 +24,8 @@ pub use edges::{
 };
 pub use ledger::{Consistency, Keys, LedgerEntry, PermitKey, ProvenEntry, Stay, Witness};
 pub use migrations::{
-    ChosenStrategy, CreateMigration, Migration, MigrationState, PhaseTiming, StallPlace, StallStep,
-    Strategy, Transferred,
+    ChosenStrategy, CreateMigration, GiveUp, LostEdge, Migration, MigrationState, NeedsOperator,
+    PhaseTiming, StallPlace, StallStep, Strategy, Transferred, Way,
 };
 pub use problem::{InputFault, Problem};
 

@@ -25,7 +25,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 The candidates are audited in turn, until one is permitted; the container moves there while it
 runs, and its established connections survive. If none is permitted, nothing is moved.
 Progress goes to standard error, the outcome to standard output. Ctrl-C ends the watching, not
-the migration.
+the migration; `carnet migration cancel` ends that.
 
 Examples:
   carnet migrate App1 --to Edge3
@@ -33,8 +33,8 @@ Examples:
   carnet migrate App1 --to Edge3 --strategy stop-and-copy
   carnet migrate App1 --anywhere --json | jq -r .target_name
 
-Exit status 0: moved (with --no-wait: begun); 3: denied, with every reason; 1: it failed, and the
-container runs on at its source.")]
+Exit status 0: moved (with --no-wait: begun); 3: denied, with every reason; 1: it failed or was
+cancelled, and the container runs on at its source.")]
 pub struct MigrateCommand {
     /// Name or id
     container: Reference,
@@ -100,6 +100,10 @@ impl MigrateCommand {
         match ended.value.state {
             MigrationState::Completed => Ok(Outcome::Done),
             MigrationState::Denied => Ok(Outcome::Denied),
+            MigrationState::Cancelled => {
+                Err(Failure::other(view::migration::summary(&ended.value))
+                    .with_help(format!("carnet container show {}", self.container)))
+            }
             _ => Err(Failure::other(format!(
                 "{}: {}",
                 view::migration::summary(&ended.value),

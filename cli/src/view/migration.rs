@@ -1,4 +1,8 @@
-use carnet_api::v1::{Migration, MigrationState, PhaseTiming, StallPlace, StallStep, Strategy};
+use std::fmt::Write as _;
+
+use carnet_api::v1::{
+    Migration, MigrationState, NeedsOperator, PhaseTiming, StallPlace, StallStep, Strategy,
+};
 
 use super::attempt::{attempts, sentence};
 use super::quantity::{age, bytes, instant, milliseconds};
@@ -31,6 +35,7 @@ fn state(state: MigrationState) -> &'static str {
         MigrationState::Completed => "completed",
         MigrationState::Denied => "denied",
         MigrationState::Failed => "failed",
+        MigrationState::Cancelled => "cancelled",
     }
 }
 
@@ -42,7 +47,10 @@ pub fn migrations(migrations: &[Migration], surface: Surface) -> String {
             migration.source_name.clone(),
             destination(&migration.to),
             migration.target_name.clone().unwrap_or_else(|| "-".into()),
-            state(migration.state).to_owned(),
+            match migration.needs_operator {
+                Some(_) => format!("{} (needs an operator)", state(migration.state)),
+                None => state(migration.state).to_owned(),
+            },
             age(migration.created_at_ms, surface.now),
             took(migration).map_or_else(|| "-".to_owned(), milliseconds),
             migration
@@ -121,6 +129,10 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
         ("id", migration.id.to_string()),
     ];
     let mut text = details(&summary(migration), &values, surface.width);
+    if let Some(needs) = &migration.needs_operator {
+        text.push_str("\n\n");
+        text.push_str(&operator(needs, surface));
+    }
     if !migration.stall_steps.is_empty() {
         text.push_str("\n\n");
         text.push_str(&timeline(&migration.stall_steps, surface));
@@ -128,6 +140,19 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
     if !migration.attempts.is_empty() {
         text.push_str("\n\n");
         text.push_str(&attempts(&migration.attempts, surface));
+    }
+    text
+}
+
+/// What an operator has to decide, with what to type.
+fn operator(needs: &NeedsOperator, surface: Surface) -> String {
+    let mut text = format!(
+        "It needs an operator: nothing that was asked has been done since {}. It is asked again all the while.",
+        instant(needs.since_ms, surface.now)
+    );
+    for way in &needs.ways {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n  if {}:\n    {}", way.when, way.command);
     }
     text
 }
@@ -170,6 +195,10 @@ pub fn summary(migration: &Migration) -> String {
     let name = &migration.container_name;
     let source = &migration.source_name;
     let target = migration.target_name.as_deref().unwrap_or("no edge");
+    let to = migration
+        .target_name
+        .as_ref()
+        .map_or_else(String::new, |target| format!(" to {target}"));
     let lasted = took(migration).map_or_else(String::new, |ms| format!(" in {}", milliseconds(ms)));
     let stall = migration.stall_ms.map_or_else(String::new, |ms| {
         format!("; it stood still for {}", milliseconds(ms))
@@ -183,6 +212,12 @@ pub fn summary(migration: &Migration) -> String {
             migration.attempts.len()
         ),
         MigrationState::Failed => format!("{name} did not move from {source} to {target}{stall}"),
+        MigrationState::Cancelled => {
+            format!("{name} stays on {source}: its move{to} was cancelled")
+        }
+        _ if migration.cancel_asked_at_ms.is_some() => {
+            format!("{name} stays on {source}: its move{to} is being cancelled")
+        }
         _ => format!("{name} is moving from {source} to {target}"),
     }
 }
@@ -203,6 +238,7 @@ pub struct Progress {
     begun_told: usize,
     ended_told: usize,
     waiting_for: Option<String>,
+    operator_told: bool,
 }
 
 impl Progress {
@@ -235,6 +271,13 @@ impl Progress {
             if let Some(what) = &self.waiting_for {
                 news.push(News::Done(format!("waiting for: {what}")));
             }
+        }
+        if migration.needs_operator.is_some() && !self.operator_told {
+            self.operator_told = true;
+            let id = migration.id;
+            news.push(News::Done(format!(
+                "it needs an operator: carnet migration show {id}"
+            )));
         }
         news
     }
@@ -304,6 +347,58 @@ Edge3  permitted  40 %  30 %    1.20 ms"
             summary(&moved(refused)),
             "App1 stays on Edge1: none of 1 candidates may take it"
         );
+    }
+
+    #[test]
+    fn a_cancelled_move_says_where_its_container_is() {
+        let asked = json!({"state": "copying_ahead", "ended_at_ms": null, "stall_ms": null,
+                           "cancel_asked_at_ms": 5});
+        assert_eq!(
+            summary(&moved(asked)),
+            "App1 stays on Edge1: its move to Edge3 is being cancelled"
+        );
+        let ended = json!({"state": "cancelled", "stall_ms": null, "cancel_asked_at_ms": 5});
+        assert_eq!(
+            summary(&moved(ended)),
+            "App1 stays on Edge1: its move to Edge3 was cancelled"
+        );
+        let nowhere = json!({"state": "cancelled", "stall_ms": null, "target_name": null});
+        assert_eq!(
+            summary(&moved(nowhere)),
+            "App1 stays on Edge1: its move was cancelled"
+        );
+    }
+
+    #[test]
+    fn what_an_operator_can_do_is_told_with_what_to_type() {
+        let stuck = moved(json!({
+            "state": "restoring", "ended_at_ms": null, "stall_ms": null,
+            "waiting_for": "asked edge `Edge3` to bring the container to life: no answer",
+            "needs_operator": {"since_ms": 0, "ways": [
+                {"when": "`Edge3` can be brought back", "command": "carnet migration show X"},
+                {"when": "`Edge3` is gone for good", "command": "carnet migration give-up X --target-is-lost"},
+            ]},
+        }));
+        let text = migration(&stuck, SURFACE);
+        let (_, told) = text.split_once("It needs an operator").unwrap();
+        let told = told.split_once("\n\n").unwrap().0;
+        assert!(
+            told.ends_with(
+                "\
+                \n  if `Edge3` can be brought back:\
+                \n    carnet migration show X\
+                \n  if `Edge3` is gone for good:\
+                \n    carnet migration give-up X --target-is-lost"
+            ),
+            "{told}"
+        );
+        let mut progress = Progress::default();
+        let id = stuck.id;
+        let line = News::Done(format!("it needs an operator: carnet migration show {id}"));
+        assert!(progress.news(&stuck).contains(&line));
+        assert!(!progress.news(&stuck).contains(&line), "told once");
+        let list = migrations(&[stuck], SURFACE);
+        assert!(list.contains("restoring (needs an operator)"), "{list}");
     }
 
     #[test]

@@ -25,11 +25,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const QUESTION_LIMIT: Duration = Duration::from_secs(5);
 /// Preparing, restoring and clearing up: CRIU and LXC at work, nothing large sent.
 const ORDER_LIMIT: Duration = Duration::from_secs(120);
-/// Freezing and sending memory, or waiting for the rest of it; beyond the first the source is asked
-/// to resume, beyond the second the target is asked again.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(15 * 60);
-/// Sending a root file system while the container runs.
-const COPY_LIMIT: Duration = Duration::from_secs(4 * 3600);
+/// Waiting for the rest of a container's memory; beyond it the target is asked again.
+const SETTLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How long connections are kept open between requests: beyond the longest pause between two
 /// orders, so that no handshake is needed while a container is frozen.
 const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -137,7 +134,7 @@ impl HttpAgents {
         request: &Request<'_, impl Serialize>,
     ) -> Result<T, AgentFault> {
         let unreachable = |error: reqwest::Error| match error.is_timeout() && !error.is_connect() {
-            true => AgentFault::TooSlow(request.limit),
+            true => AgentFault::TooSlow(request.limit.unwrap_or_default()),
             false => AgentFault::Unreachable(innermost(&error)),
         };
         let address = address_of(edge)?;
@@ -147,7 +144,9 @@ impl HttpAgents {
         if let Some(body) = request.body {
             http = http.json(body);
         }
-        http = http.timeout(request.limit);
+        if let Some(limit) = request.limit {
+            http = http.timeout(limit);
+        }
         let mut response = http.send().await.map_err(unreachable)?;
         let status = response.status();
         let unwell = |start| AgentFault::Unwell {
@@ -221,7 +220,8 @@ struct Request<'a, B> {
     path: &'a str,
     asked: &'static str,
     body: Option<&'a B>,
-    limit: Duration,
+    /// `None` where whoever asks waits only as long as the phase of the move may take.
+    limit: Option<Duration>,
 }
 
 /// The error that lies beneath: what the network or TLS said.
@@ -239,7 +239,7 @@ fn question<'a>(path: &'a str, asked: &'static str) -> Request<'a, ()> {
         path,
         asked,
         body: None,
-        limit: QUESTION_LIMIT,
+        limit: Some(QUESTION_LIMIT),
     }
 }
 
@@ -276,7 +276,7 @@ impl Agents for HttpAgents {
                 body: Some(&SigningKey {
                     certificate: certificate.to_owned(),
                 }),
-                limit: QUESTION_LIMIT,
+                limit: Some(QUESTION_LIMIT),
             };
             self.ask::<Done>(edge, request).await.map(|_| ())
         })
@@ -297,7 +297,7 @@ impl Agents for HttpAgents {
                 path: "/v1/certificate/request",
                 asked: "request its next certificate",
                 body: None::<&()>,
-                limit: QUESTION_LIMIT,
+                limit: Some(QUESTION_LIMIT),
             };
             let CertificateRequest { request } = self.ask(edge, request).await?;
             Ok(request)
@@ -313,7 +313,7 @@ impl Agents for HttpAgents {
                 body: Some(&NewCertificate {
                     certificate: certificate.to_owned(),
                 }),
-                limit: QUESTION_LIMIT,
+                limit: Some(QUESTION_LIMIT),
             };
             self.ask::<Done>(edge, request).await.map(|_| ())
         })
@@ -330,7 +330,7 @@ impl Agents for HttpAgents {
                 path: "/v1/refusals/forget",
                 asked: "forget what it refused",
                 body: Some(&ForgetRefusals { through }),
-                limit: QUESTION_LIMIT,
+                limit: Some(QUESTION_LIMIT),
             };
             self.ask::<Done>(edge, request).await.map(|_| ())
         })
@@ -343,7 +343,7 @@ impl Agents for HttpAgents {
                 path: &order_path(order.migration, "source/prepare"),
                 asked: "make ready to send the container",
                 body: Some(order),
-                limit: ORDER_LIMIT,
+                limit: Some(ORDER_LIMIT),
             };
             self.ask(edge, request).await
         })
@@ -360,7 +360,7 @@ impl Agents for HttpAgents {
                 path: &order_path(order.order.migration, "target/prepare"),
                 asked: "make ready to take the container",
                 body: Some(order),
-                limit: ORDER_LIMIT,
+                limit: Some(ORDER_LIMIT),
             };
             self.ask(edge, request).await
         })
@@ -373,7 +373,7 @@ impl Agents for HttpAgents {
                 path: &order_path(order.migration, "source/copy-ahead"),
                 asked: "send the root file system",
                 body: Some(order),
-                limit: COPY_LIMIT,
+                limit: None,
             };
             self.ask(edge, request).await
         })
@@ -386,7 +386,7 @@ impl Agents for HttpAgents {
                 path: &order_path(order.order.migration, "source/hand-over"),
                 asked: "freeze the container and send its memory",
                 body: Some(order),
-                limit: HAND_OVER_LIMIT,
+                limit: None,
             };
             self.ask(edge, request).await
         })
@@ -399,7 +399,7 @@ impl Agents for HttpAgents {
                 path: &order_path(order.migration, "target/restore"),
                 asked: "bring the container to life",
                 body: Some(order),
-                limit: ORDER_LIMIT,
+                limit: Some(ORDER_LIMIT),
             };
             self.ask(edge, request).await
         })
@@ -415,7 +415,7 @@ impl Agents for HttpAgents {
             Command::Settle => (
                 "target/settle",
                 "wait until all memory is there",
-                HAND_OVER_LIMIT,
+                SETTLE_LIMIT,
             ),
             Command::Release => ("source/release", "remove the frozen copy", ORDER_LIMIT),
             Command::Clean => ("target/clean", "remove the memory images", ORDER_LIMIT),
@@ -428,7 +428,7 @@ impl Agents for HttpAgents {
                 path: &order_path(order.migration, path),
                 asked,
                 body: Some(order),
-                limit,
+                limit: Some(limit),
             };
             self.ask::<Done>(edge, request).await.map(|_| ())
         })

@@ -129,6 +129,16 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
         "/v1/migrations/{migration}/events",
         MIGRATION_READERS,
     ),
+    (
+        Method::POST,
+        "/v1/migrations/{migration}/cancel",
+        Roles(&[Role::ContainerOwner, Role::Administrator]),
+    ),
+    (
+        Method::POST,
+        "/v1/migrations/{migration}/give-up",
+        ADMINISTRATOR,
+    ),
 ];
 
 /// Who is calling.

@@ -6,8 +6,12 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use carnet_api::v1::{ContainerRegistration, CreateMigration, Migration, Problem, Strategy};
+use carnet_api::v1::{
+    ContainerRegistration, CreateMigration, GiveUp, LostEdge, Migration, Problem, Role, Strategy,
+};
 use carnet_core::ids::MigrationId;
+use carnet_core::migration::Phase;
+use carnet_core::permit::Part;
 use futures_util::{Stream, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -22,7 +26,7 @@ use super::access::Caller;
 use super::containers;
 use super::problem::{ApiError, Input, Named};
 use crate::clock;
-use crate::store::migrations::{MigrationRecord, NewMigration};
+use crate::store::migrations::{MigrationRecord, NewMigration, NotLost};
 
 /// The longest that a request may wait, in seconds.
 const MAX_WAIT_S: u64 = 600;
@@ -35,6 +39,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list, create))
         .routes(routes!(show))
         .routes(routes!(events))
+        .routes(routes!(cancel))
+        .routes(routes!(give_up))
 }
 
 /// Which migrations are listed.
@@ -189,11 +195,7 @@ async fn create(
         done => done?,
     }
     let migration = wait(&app, &caller, id, news, limit).await?;
-    let status = if migration.state.is_ended() {
-        StatusCode::OK
-    } else {
-        StatusCode::ACCEPTED
-    };
+    let status = ended_or_not(&migration);
     let mut headers = HeaderMap::new();
     if let Ok(location) = HeaderValue::try_from(format!("/v1/migrations/{id}")) {
         headers.insert(header::LOCATION, location);
@@ -259,6 +261,130 @@ async fn show(
     let news = app.migrations.news();
     let migration = visible(&app, &caller, &id).await?;
     Ok(Json(wait(&app, &caller, migration.id, news, limit).await?))
+}
+
+/// Cancels a migration of a container of the caller's, or, for an administrator, anyone's: it will
+/// not be committed, and the container goes on at its source as it was. Asked again, nothing changes.
+///
+/// Answered at once, or, with `wait`, when it has ended.
+#[utoipa::path(
+    post, path = "/v1/migrations/{migration}/cancel", tag = "migrations",
+    operation_id = "cancel_migration",
+    params(("migration" = String, Path, description = "Its id."), Waiting),
+    responses(
+        (status = 202, description = "It is being undone.", body = Migration),
+        (status = 200, description = "It has ended within the time waited.", body = Migration),
+        (status = 400, body = Problem),
+        (status = 404, body = Problem),
+        (status = 409, description = "It is past its commit, or has ended.", body = Problem),
+        (status = 422, body = Problem),
+    )
+)]
+async fn cancel(
+    State(app): State<App>,
+    Named(id): Named,
+    caller: Caller,
+    waiting: Result<Query<Waiting>, QueryRejection>,
+) -> Result<(StatusCode, Json<Migration>), ApiError> {
+    let Query(waiting) = waiting?;
+    let limit = waiting.limit()?;
+    let missing = || ApiError::not_found("migration", &id);
+    let parsed: MigrationId = id.parse().map_err(|_| missing())?;
+    let record = app.store.migration(parsed).await?;
+    // Who may see it, an auditor say, may not therefore cancel it.
+    let migration = record
+        .filter(|record| caller.is(Role::Administrator) || record.owner == caller.account)
+        .ok_or_else(missing)?
+        .migration;
+    let news = app.migrations.news();
+    if let Err(phase) = app.migrations.cancel(parsed, caller.account).await? {
+        return Err(ApiError::conflict(too_late(&migration, phase)));
+    }
+    let migration = wait(&app, &caller, parsed, news, limit).await?;
+    Ok((ended_or_not(&migration), Json(migration)))
+}
+
+/// Why a migration that has come to `phase` cannot be cancelled, and what can be done instead.
+fn too_late(migration: &Migration, phase: Phase) -> String {
+    let name = &migration.container_name;
+    let source = &migration.source_name;
+    let target = migration.target_name.as_deref().unwrap_or("its target");
+    match phase {
+        Phase::Completed => format!(
+            "the migration has completed: `{name}` is on `{target}`; to move it back: carnet migrate {name} --to {source}"
+        ),
+        phase if phase.is_ended() => {
+            format!("the migration has ended ({phase}): `{name}` is on `{source}` as it was")
+        }
+        phase => format!(
+            "the migration is past its commit ({phase}): `{name}` is `{target}`'s now, and there is only forward; wait for its end, then move it back: carnet migrate {name} --to {source}"
+        ),
+    }
+}
+
+/// Declares an edge of a migration lost, where the migration waits for it in vain: it goes on
+/// without. Asked again, nothing changes.
+///
+/// After the commit, a target that is declared lost is not asked whether it still runs the container:
+/// the source goes on as it was when it was frozen, and what the container did since is lost. If the
+/// target is only cut off, there are two running copies until it can be reached; then it removes its
+/// own. Whoever declares it lost says that this is not so, and the ledger keeps who did.
+#[utoipa::path(
+    post, path = "/v1/migrations/{migration}/give-up", tag = "migrations",
+    operation_id = "give_up_migration",
+    params(("migration" = String, Path, description = "Its id."), Waiting),
+    request_body = GiveUp,
+    responses(
+        (status = 202, description = "It goes on without the edge.", body = Migration),
+        (status = 200, description = "It has ended within the time waited.", body = Migration),
+        (status = 400, body = Problem),
+        (status = 404, body = Problem),
+        (status = 409, description = "It does not wait for that edge in vain.", body = Problem),
+        (status = 422, body = Problem),
+    )
+)]
+async fn give_up(
+    State(app): State<App>,
+    Named(id): Named,
+    caller: Caller,
+    waiting: Result<Query<Waiting>, QueryRejection>,
+    Input(asked): Input<GiveUp>,
+) -> Result<(StatusCode, Json<Migration>), ApiError> {
+    let Query(waiting) = waiting?;
+    let limit = waiting.limit()?;
+    let migration = visible(&app, &caller, &id).await?;
+    let (part, edge) = match asked.lost {
+        LostEdge::Source => (Part::Source, Some(migration.source_name.as_str())),
+        LostEdge::Target => (Part::Target, migration.target_name.as_deref()),
+    };
+    let edge = edge.unwrap_or("its target");
+    let news = app.migrations.news();
+    let declared = app
+        .migrations
+        .declare_lost(migration.id, part, caller.account);
+    match declared.await? {
+        Ok(()) => {}
+        Err(NotLost::NotWaitedFor(phase)) => {
+            return Err(ApiError::conflict(format!(
+                "the migration does not wait for `{edge}` ({phase})"
+            )));
+        }
+        Err(NotLost::NotInVain) => {
+            return Err(ApiError::conflict(format!(
+                "`{edge}` has not been asked in vain: it may do what it is asked"
+            )));
+        }
+    }
+    let migration = wait(&app, &caller, migration.id, news, limit).await?;
+    Ok((ended_or_not(&migration), Json(migration)))
+}
+
+fn ended_or_not(migration: &Migration) -> StatusCode {
+    if migration.state.is_ended() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    }
 }
 
 /// The migration each time it changes, until it has ended: server-sent events named `migration`,

@@ -3,6 +3,7 @@
 
 mod admit;
 mod destination;
+mod limits;
 mod runner;
 
 use std::collections::HashMap;
@@ -11,16 +12,19 @@ use std::time::{Duration, Instant};
 
 use carnet_api::v1::{Attempt, DestinationSpec};
 use carnet_core::ids::{AccountId, ContainerId, MigrationId};
+use carnet_core::migration::Phase;
+use carnet_core::permit::Part;
 use futures_util::{StreamExt, stream};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::admit::Audited;
+pub use self::limits::Limits;
 use crate::agents::Agents;
 use crate::clock;
 use crate::http::problem::ApiError;
 use crate::keys::PermitKey;
-use crate::store::migrations::{Moving, NewMigration, UsableEdge};
+use crate::store::migrations::{Moving, NewMigration, NotLost, UsableEdge};
 use crate::store::{Store, StoreError};
 
 /// News that a listener may fall behind by; it then looks into the store, as it does anyway.
@@ -64,7 +68,22 @@ pub struct Migrations {
 #[derive(Default)]
 struct Tasks {
     all: JoinSet<()>,
-    of: HashMap<MigrationId, AbortHandle>,
+    of: HashMap<MigrationId, Carried>,
+}
+
+/// A move that is being carried out.
+struct Carried {
+    task: AbortHandle,
+    /// Tells the task what was asked for meanwhile, whatever it waits for.
+    wishes: watch::Sender<Wishes>,
+}
+
+/// What people ask for while a move is carried out; kept in the store before it is told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wishes {
+    cancelled: bool,
+    source_lost: bool,
+    target_lost: bool,
 }
 
 /// What carrying out a move takes.
@@ -76,6 +95,7 @@ struct Parts {
     /// Readings older than this, in milliseconds, count as none.
     max_reading_age_ms: u64,
     pace: Pace,
+    limits: Limits,
     /// Which migration has just changed; how, stands in the store.
     news: broadcast::Sender<MigrationId>,
     /// Notified when a container has come somewhere else, for the monitor to look.
@@ -89,6 +109,7 @@ impl Migrations {
         key: Arc<PermitKey>,
         max_reading_age_ms: u64,
         pace: Pace,
+        limits: Limits,
     ) -> Self {
         Self {
             parts: Arc::new(Parts {
@@ -97,6 +118,7 @@ impl Migrations {
                 key,
                 max_reading_age_ms,
                 pace,
+                limits,
                 news: broadcast::channel(NEWS).0,
                 look_now: Arc::default(),
             }),
@@ -126,7 +148,71 @@ impl Migrations {
         self.spawn(id, Some(Instant::now()));
     }
 
-    /// Takes up every migration that has not ended and is not being carried out, where it stands.
+    /// Keeps that `by` wants a migration to be cancelled, and has it undone, unless it is past its
+    /// commit: the phase in which it is too late is returned. In a task of its own, as
+    /// [`begin`](Self::begin): what is kept would not be heard of before the next start.
+    ///
+    /// A crash in here, once it is kept: whoever takes the migration up finds it.
+    ///
+    /// # Errors
+    /// Where the store does, or there is no such migration.
+    pub async fn cancel(
+        self: &Arc<Self>,
+        id: MigrationId,
+        by: AccountId,
+    ) -> Result<Result<(), Phase>, StoreError> {
+        let migrations = self.clone();
+        let cancelled = tokio::spawn(async move {
+            let store = &migrations.parts.store;
+            let kept = store.cancel_migration(id, by, clock::now()).await?;
+            if kept.is_ok() {
+                migrations.wish(id, |wishes| wishes.cancelled = true);
+            }
+            Ok(kept)
+        });
+        cancelled
+            .await
+            .unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+    }
+
+    /// Keeps that `by` declares an edge of a migration lost, and has it go on without, if it waits
+    /// for that edge in vain. As [`cancel`](Self::cancel) in all else.
+    ///
+    /// # Errors
+    /// Where the store does, or there is no such migration.
+    pub async fn declare_lost(
+        self: &Arc<Self>,
+        id: MigrationId,
+        part: Part,
+        by: AccountId,
+    ) -> Result<Result<(), NotLost>, StoreError> {
+        let migrations = self.clone();
+        let declared = tokio::spawn(async move {
+            let kept = migrations.parts.store.declare_lost(id, part, by).await?;
+            if kept.is_ok() {
+                migrations.wish(id, |wishes| match part {
+                    Part::Source => wishes.source_lost = true,
+                    Part::Target => wishes.target_lost = true,
+                });
+            }
+            Ok(kept)
+        });
+        declared
+            .await
+            .unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+    }
+
+    /// Tells the task of a migration, where it has one, what was asked for and is kept.
+    fn wish(&self, id: MigrationId, wish: impl FnOnce(&mut Wishes)) {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(carried) = tasks.of.get(&id) {
+            carried.wishes.send_modify(wish);
+        }
+        self.parts.tell(id);
+    }
+
+    /// Takes up every migration that has not ended, or of which something remains to be done, and
+    /// that is not being carried out, where it stands.
     /// Returns how many.
     ///
     /// # Errors
@@ -207,12 +293,15 @@ impl Migrations {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that have ended are let go of here, so that they do not add up.
         while tasks.all.try_join_next().is_some() {}
-        tasks.of.retain(|_, task| !task.is_finished());
+        tasks.of.retain(|_, carried| !carried.task.is_finished());
         if tasks.of.contains_key(&id) {
             return false;
         }
-        let task = tasks.all.spawn(runner::run(self.parts.clone(), id, began));
-        tasks.of.insert(id, task);
+        let (wishes, told) = watch::channel(Wishes::default());
+        let task = tasks
+            .all
+            .spawn(runner::run(self.parts.clone(), id, began, told));
+        tasks.of.insert(id, Carried { task, wishes });
         true
     }
 }

@@ -6,7 +6,7 @@
 //! transaction with the state.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use carnet_api::agent::{HandOver, HandedOver, MAKING_SURE, Order, PrepareTarget, Restored};
 use carnet_api::v1::{Attempt, PhaseTiming, StallPlace, StallStep};
@@ -16,16 +16,19 @@ use carnet_core::ledger::Decision;
 use carnet_core::migration::{
     Circumstances, Effect, Event, MigrationPlan, Phase, State, Strategy, choose, step,
 };
-use carnet_core::permit::{Abort, Claim, Commit, Fingerprint, Party, Permit, Unverified, key_id};
+use carnet_core::permit::{
+    Abort, Claim, Commit, Fingerprint, Part, Party, Permit, Unverified, key_id,
+};
 
 use thiserror::Error;
+use tokio::sync::watch;
 
-use super::Parts;
-use crate::agents::{AgentError, Command, Endpoint};
+use super::{Parts, Wishes};
+use crate::agents::{AgentError, AgentFault, Command, Endpoint};
 use crate::clock;
 use crate::keys::Current;
 use crate::secret::Secret;
-use crate::store::migrations::{Facts, Permitting, Run, Step, wire_state};
+use crate::store::migrations::{Facts, Permitting, Refusal, Run, Step, wire_state};
 
 /// How long a permit is good for, in seconds: the copying ahead has to be done within it.
 const PERMIT_LIFE_S: i64 = Permit::LONGEST_S;
@@ -33,8 +36,13 @@ const PERMIT_LIFE_S: i64 = Permit::LONGEST_S;
 const NONCE_BYTES: usize = 16;
 
 /// Carries out the migration `id` from where it stands to its end. `began` is when its present
-/// phase began, where that was in this process.
-pub(super) async fn run(parts: Arc<Parts>, id: MigrationId, began: Option<Instant>) {
+/// phase began, where that was in this process; `wishes` says what is asked for meanwhile.
+pub(super) async fn run(
+    parts: Arc<Parts>,
+    id: MigrationId,
+    began: Option<Instant>,
+    wishes: watch::Receiver<Wishes>,
+) {
     let found = parts
         .insist("load a migration", || parts.store.migration_run(id))
         .await;
@@ -46,11 +54,13 @@ pub(super) async fn run(parts: Arc<Parts>, id: MigrationId, began: Option<Instan
         parts,
         run,
         began,
+        wishes,
         frozen: None,
         failures: 0,
         told: None,
     };
     while runner.advance().await {}
+    runner.pay().await;
 }
 
 struct Runner {
@@ -58,6 +68,8 @@ struct Runner {
     run: Run,
     /// When the present phase began; unknown where another process began it.
     began: Option<Instant>,
+    /// What was asked for while this runner was at it.
+    wishes: watch::Receiver<Wishes>,
     /// What the source told of the freeze, and when; unknown where another process was told.
     frozen: Option<(HandedOver, Instant)>,
     /// Effects in a row that were not carried out.
@@ -74,6 +86,9 @@ enum Fault {
     /// The strategy that was asked for cannot be had.
     #[error("{0}")]
     Choice(String),
+    /// There is nothing to give orders on: a fault of this program.
+    #[error("{0}")]
+    Statement(String),
 }
 
 impl Fault {
@@ -81,8 +96,30 @@ impl Fault {
     fn is_refusal(&self) -> bool {
         match self {
             Self::Agent(error) => error.is_refusal(),
-            Self::Choice(_) => true,
+            Self::Choice(_) | Self::Statement(_) => true,
         }
+    }
+
+    /// Whether an agent has refused because it has seen the container under a newer generation.
+    fn is_stale(&self) -> bool {
+        match self {
+            Self::Agent(AgentError {
+                fault: AgentFault::Refused(problem),
+                ..
+            }) => problem.faults.iter().any(|fault| {
+                (fault.place.as_str(), fault.found.as_str()) == ("statement", "generation")
+            }),
+            _ => false,
+        }
+    }
+}
+
+/// What the state machine is told of an effect.
+fn event(performed: Result<(), Fault>) -> Event {
+    match performed {
+        Ok(()) => Event::Done,
+        Err(fault) if fault.is_refusal() => Event::Failed(fault.to_string()),
+        Err(fault) => Event::Unclear(fault.to_string()),
     }
 }
 
@@ -100,6 +137,18 @@ impl Runner {
         let Some(effect) = state.effect() else {
             return false;
         };
+        if state.phase().is_before_the_commit() && self.wishes().cancelled {
+            return self.feed(Event::Cancelled, None).await;
+        }
+        // Only while it is asked in vain: an edge that has answered since is not lost.
+        if self.run.waiting_since.is_some()
+            && let Some(event) = lost(&state, self.wishes())
+        {
+            return self.feed(event, None).await;
+        }
+        if let Some(problem) = self.overdue() {
+            return self.feed(Event::Failed(problem), None).await;
+        }
         // A crash from here until the new state is saved: the same effect again.
         match effect {
             Effect::Admit => self.admit().await,
@@ -117,24 +166,120 @@ impl Runner {
                 if let Some(difference) = self.withdrawn(effect).await {
                     return self.feed(Event::Failed(difference), None).await;
                 }
-                let key = self.parts.key.current();
-                let (source, target) = self.endpoints(plan).await;
-                let event = match self.statement(effect, &key, [&source, &target]) {
-                    Ok(statement) => {
-                        let edges = self.edges(plan, source, target, statement);
-                        match self.order(effect, edges, &key).await {
-                            Ok(()) => Event::Done,
-                            Err(error) if error.is_refusal() => Event::Failed(error.to_string()),
-                            Err(error) => Event::Unclear(error.to_string()),
-                        }
-                    }
-                    Err(problem) => {
-                        tracing::error!(migration = %self.run.id, problem, "the runner is at fault");
-                        Event::Failed(problem)
-                    }
+                let (wishes, late) = (self.wishes.clone(), self.late());
+                let wished = wished(wishes, &state, self.run.waiting_since.is_some());
+                let event = tokio::select! {
+                    // What has been answered counts.
+                    biased;
+                    performed = self.perform(effect, plan) => event(performed),
+                    late = late => Event::Unclear(late),
+                    // The edge may go on for now: it is told to stop with what undoes the move.
+                    event = wished => event,
                 };
                 self.feed(event, None).await
             }
+        }
+    }
+
+    /// Gives the orders of `effect`.
+    async fn perform(&mut self, effect: Effect<'_>, plan: &MigrationPlan) -> Result<(), Fault> {
+        let key = self.parts.key.current();
+        let (source, target) = self.endpoints(plan).await;
+        let statement = self
+            .statement(effect, &key, [&source, &target])
+            .map_err(|problem| {
+                tracing::error!(migration = %self.run.id, problem, "the runner is at fault");
+                Fault::Statement(problem)
+            })?;
+        let edges = self.edges(plan, source, target, statement);
+        self.order(effect, edges, &key).await
+    }
+
+    /// Does what edges that were declared lost still owe, whenever they are there again: one that
+    /// comes back must not go on with what it has of the container. Until then it is asked ever more
+    /// rarely.
+    async fn pay(&mut self) {
+        let parts = self.parts.clone();
+        let id = self.run.id;
+        let mut tries = 0;
+        loop {
+            let owed = parts
+                .insist("load what is owed", || parts.store.owed(id))
+                .await;
+            if owed.is_empty() {
+                return;
+            }
+            let mut in_vain = false;
+            for state in owed {
+                // Under the generation that it had.
+                self.run.state = state.clone();
+                let (Some(effect), Some(plan)) = (state.effect(), state.plan()) else {
+                    tracing::error!(migration = %id, "nothing can be owed in {}", state.phase());
+                    return;
+                };
+                let performed = self.perform(effect, plan).await;
+                // An edge that the container has come to since, or been prepared for, had nothing
+                // of it left then.
+                let is_over = match &performed {
+                    Ok(()) => true,
+                    Err(fault) => fault.is_stale(),
+                };
+                if is_over {
+                    tracing::info!(migration = %id, state = %state.phase(), ?performed, "nothing is owed any more");
+                    parts
+                        .insist("keep that nothing is owed", || {
+                            parts.store.is_paid(id, &state)
+                        })
+                        .await;
+                } else {
+                    in_vain = true;
+                }
+            }
+            if in_vain {
+                tries += 1;
+                tokio::time::sleep(parts.pace.pause(tries)).await;
+            }
+        }
+    }
+
+    /// How long the present phase may still last, and what is said of it then.
+    fn time_left(&self) -> Option<(Duration, String)> {
+        let limit = self.parts.limits.of(self.run.state.phase())?;
+        let began = self.run.facts.timings.last()?.started_at_ms;
+        let lasted = Duration::from_secs_f64(self.lasted_ms(began) / 1e3);
+        let late = format!("it took longer than {} s", limit.as_secs_f64());
+        Some((limit.saturating_sub(lasted), late))
+    }
+
+    /// What is said of a phase that has taken longer than it may, if it has: where a control plane
+    /// was not there for a while, say.
+    fn overdue(&self) -> Option<String> {
+        self.time_left()
+            .filter(|(left, _)| left.is_zero())
+            .map(|(_, late)| late)
+    }
+
+    /// Completes when the present phase has taken longer than it may.
+    fn late(&self) -> impl Future<Output = String> + use<> {
+        let left = self.time_left();
+        async move {
+            match left {
+                Some((left, late)) => {
+                    tokio::time::sleep(left).await;
+                    late
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// All that has been asked for, before this runner and since.
+    fn wishes(&self) -> Wishes {
+        let told = *self.wishes.borrow();
+        Wishes {
+            cancelled: told.cancelled || self.run.cancelled,
+            source_lost: told.source_lost || self.run.source_lost,
+            target_lost: told.target_lost || self.run.target_lost,
         }
     }
 
@@ -345,9 +490,15 @@ impl Runner {
             Err(fault) => return self.feed(Event::Failed(fault.to_string()), None).await,
         };
         for candidate in &candidates {
-            let audited = parts
-                .insist("audit a candidate", || parts.audit(&moving, candidate))
-                .await;
+            let audit = parts.insist("audit a candidate", || parts.audit(&moving, candidate));
+            let audited = tokio::select! {
+                biased;
+                audited = audit => audited,
+                late = self.late() => return self.feed(Event::Failed(late), None).await,
+                event = wished(self.wishes.clone(), &State::Admitting, false) => {
+                    return self.feed(event, None).await;
+                }
+            };
             let attempt = audited.attempt;
             // Saved with the state that it leads to: the record never names an edge as permitted
             // that another runner, after a crash, did not move it to.
@@ -410,7 +561,7 @@ impl Runner {
                 self.run.permit = Some(permit);
                 Ok(())
             }
-            Err(difference) => Err(difference),
+            Err(refusal) => Err(refusal),
         };
         self.decided(state, facts, saved).await
     }
@@ -450,14 +601,16 @@ impl Runner {
     }
 
     /// Goes on from a transaction that changed the state, or refused to.
-    async fn decided(&mut self, state: State, facts: Facts, saved: Result<(), String>) -> bool {
+    async fn decided(&mut self, state: State, facts: Facts, saved: Result<(), Refusal>) -> bool {
         match saved {
             Ok(()) => {
                 self.failures = 0;
+                self.run.waiting_since = None;
                 self.enter(state, facts);
                 true
             }
-            Err(refusal) => self.feed(Event::Failed(refusal), None).await,
+            Err(Refusal::Cancelled) => self.feed(Event::Cancelled, None).await,
+            Err(Refusal::Differs(what)) => self.feed(Event::Failed(what), None).await,
         }
     }
 
@@ -472,9 +625,15 @@ impl Runner {
             Some(_) => self.failures.saturating_add(1),
             None => 0,
         };
+        // A target that does not let go, too, is asked in vain all the while.
+        self.run.waiting_since = problem
+            .as_ref()
+            .map(|_| self.run.waiting_since.unwrap_or_else(clock::now));
+        let is_lost = matches!(event, Event::SourceLost | Event::TargetLost);
         let Some((state, facts)) = self.next(event) else {
             return false;
         };
+        let owed = Some(&self.run.state).filter(|state| is_lost && state.is_owed());
         let (left, entered) = (self.run.state.phase(), state.phase());
         // A target that does not let go is asked again for what it was asked for before: without a pause it would be
         // asked the one and the other as fast as it answers.
@@ -482,12 +641,15 @@ impl Runner {
             || left == Phase::WithdrawingTarget
                 && matches!(entered, Phase::Restoring | Phase::Settling);
         let waiting_for = problem.filter(|_| in_vain);
+        let needs_operator = waiting_for.is_some() && self.has_waited_too_long();
         let parts = self.parts.clone();
         parts
             .insist("save a migration", || {
                 parts.store.save_step(Step {
                     attempt: attempt.map(|attempt| (self.run.attempts, attempt)),
                     waiting_for: waiting_for.as_deref(),
+                    needs_operator,
+                    owed,
                     ..self.step(&state, &facts)
                 })
             })
@@ -509,6 +671,12 @@ impl Runner {
             tokio::time::sleep(self.parts.pace.pause(self.failures)).await;
         }
         true
+    }
+
+    fn has_waited_too_long(&self) -> bool {
+        let since = self.run.waiting_since.unwrap_or_else(clock::now);
+        let waited_ms = clock::now().0.saturating_sub(since.0).unsigned_abs();
+        Duration::from_millis(waited_ms) >= self.parts.limits.waiting
     }
 
     /// The state that `event` leads to, with its timings. `None` where the event cannot happen:
@@ -551,6 +719,9 @@ impl Runner {
             facts,
             attempt: None,
             waiting_for: None,
+            waiting_since: self.run.waiting_since,
+            needs_operator: false,
+            owed: None,
             now: clock::now(),
         }
     }
@@ -603,6 +774,39 @@ impl Runner {
             source,
             target,
             order,
+        }
+    }
+}
+
+/// What `wishes` say of an edge that `state` waits for.
+fn lost(state: &State, wishes: Wishes) -> Option<Event> {
+    let waits_for = state.waits_for();
+    if wishes.target_lost && waits_for.contains(&Part::Target) {
+        Some(Event::TargetLost)
+    } else if wishes.source_lost && waits_for.contains(&Part::Source) {
+        Some(Event::SourceLost)
+    } else {
+        None
+    }
+}
+
+/// Completes when something is asked for that `state` is left by, and never where nothing is.
+/// `in_vain`: it has been asked before for what it asks for.
+async fn wished(mut wishes: watch::Receiver<Wishes>, state: &State, in_vain: bool) -> Event {
+    let event = |wishes: &Wishes| {
+        if state.phase().is_before_the_commit() {
+            wishes.cancelled.then_some(Event::Cancelled)
+        } else {
+            lost(state, *wishes).filter(|_| in_vain)
+        }
+    };
+    loop {
+        if let Some(event) = event(&wishes.borrow_and_update()) {
+            return event;
+        }
+        // An error: nobody can ask for anything any more.
+        if wishes.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }

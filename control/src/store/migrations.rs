@@ -1,13 +1,13 @@
 use carnet_api::tls::Identity;
 use carnet_api::v1::{
-    Attempt, ChosenStrategy, DestinationSpec, Migration, MigrationState, PhaseTiming, StallStep,
-    Transferred,
+    Attempt, ChosenStrategy, DestinationSpec, Migration, MigrationState, NeedsOperator,
+    PhaseTiming, StallStep, Transferred, Way,
 };
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{Actor, Decision, Event};
 use carnet_core::migration::{Choice, MigrationPlan, Phase, State, Strategy};
-use carnet_core::permit::{Claim, Fingerprint, Party, Permit, Policy, Signer};
+use carnet_core::permit::{Claim, Fingerprint, Part, Party, Permit, Policy, Signer};
 use carnet_core::policy::{Attributes, Requirements, attributes_from_json, requirements_from_json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -59,6 +59,31 @@ pub struct Run {
     pub attempts: u32,
     /// The permit that it is carried out under, once there is one.
     pub permit: Option<String>,
+    /// Somebody was told that it is cancelled.
+    pub cancelled: bool,
+    /// An operator has declared an edge lost.
+    pub source_lost: bool,
+    pub target_lost: bool,
+    /// Since when nothing that is asked is done.
+    pub waiting_since: Option<UnixMillis>,
+}
+
+/// Why an edge is not declared lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotLost {
+    /// In this phase it is not waited for.
+    NotWaitedFor(Phase),
+    /// It has not been asked in vain.
+    NotInVain,
+}
+
+/// Why a transaction that would have taken a move further was not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Somebody was told that the move is cancelled.
+    Cancelled,
+    /// Something is not as it was, in words.
+    Differs(String),
 }
 
 /// A new state of a migration, to be saved.
@@ -70,6 +95,12 @@ pub struct Step<'a> {
     /// The attempt that led to it, with its position.
     pub attempt: Option<(u32, &'a Attempt)>,
     pub waiting_for: Option<&'a str>,
+    /// Since when nothing that is asked is done.
+    pub waiting_since: Option<UnixMillis>,
+    /// That has been so for too long.
+    pub needs_operator: bool,
+    /// The state before it, where what that asks for remains to be done.
+    pub owed: Option<&'a State>,
     pub now: UnixMillis,
 }
 
@@ -132,6 +163,7 @@ pub fn wire_state(phase: Phase) -> MigrationState {
         Phase::Completed => MigrationState::Completed,
         Phase::Denied => MigrationState::Denied,
         Phase::Failed => MigrationState::Failed,
+        Phase::Cancelled => MigrationState::Cancelled,
     }
 }
 
@@ -152,6 +184,8 @@ fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
     let facts: Facts = json(row, "facts")?;
     let target: Option<&str> = row.try_get("target")?;
     let ended_at: Option<i64> = row.try_get("ended_at")?;
+    let cancel_asked_at: Option<i64> = row.try_get("cancel_asked_at")?;
+    let failure = state.cause().filter(|cause| !cause.cancelled);
     Ok(MigrationRecord {
         owner: parsed(row, "owner")?,
         migration: Migration {
@@ -168,8 +202,9 @@ fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
                 .map_err(|error: uuid::Error| corrupt("target", &error))?,
             target_name: row.try_get("target_name")?,
             attempts: json(row, "attempts")?,
-            failure: state.cause().map(ToString::to_string),
+            failure: failure.map(ToString::to_string),
             waiting_for: row.try_get("waiting_for")?,
+            needs_operator: needs_operator(row, &state)?,
             strategy: facts.strategy.map(|choice| ChosenStrategy {
                 strategy: choice.strategy.into(),
                 reason: choice.reason,
@@ -178,10 +213,86 @@ fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
             transferred: facts.transferred,
             stall_ms: facts.stall_ms,
             stall_steps: facts.stall_steps,
+            cancel_asked_at_ms: cancel_asked_at.map(UnixMillis),
             created_at_ms: UnixMillis(row.try_get("created_at")?),
             ended_at_ms: ended_at.map(UnixMillis),
         },
     })
+}
+
+/// What an operator has to decide, where one is asked.
+fn needs_operator(row: &SqliteRow, state: &State) -> Result<Option<NeedsOperator>, StoreError> {
+    let since: Option<i64> = row.try_get("waiting_since")?;
+    let (true, Some(since)) = (row.try_get("needs_operator")?, since) else {
+        return Ok(None);
+    };
+    let id: &str = row.try_get("id")?;
+    let container: &str = row.try_get("container_name")?;
+    let source: &str = row.try_get("source_name")?;
+    let target: Option<&str> = row.try_get("target_name")?;
+    Ok(Some(NeedsOperator {
+        since_ms: UnixMillis(since),
+        ways: ways(
+            state,
+            id,
+            container,
+            [source, target.unwrap_or("the target")],
+        ),
+    }))
+}
+
+/// The outcomes of a move that stands in `state`, each with what to type.
+fn ways(state: &State, id: &str, container: &str, [source, target]: [&str; 2]) -> Vec<Way> {
+    let waits_for = state.waits_for();
+    let name = |part: &Part| match part {
+        Part::Source => source,
+        Part::Target => target,
+    };
+    let mut ways = vec![Way {
+        when: match waits_for {
+            [] => "what it waits for can be put right: it then goes on by itself".to_owned(),
+            parts => {
+                let names: Vec<_> = parts
+                    .iter()
+                    .map(|part| format!("`{}`", name(part)))
+                    .collect();
+                format!(
+                    "{} can be brought back: start its agent there, and the move goes on by itself",
+                    names.join(" or ")
+                )
+            }
+        },
+        command: format!("carnet migration show {id}"),
+    }];
+    let taken_back = format!(
+        "`{target}`, and what ran on it, is gone for good: `{container}` goes on at `{source}` as it was when it was frozen, and what it did since is lost. Where `{target}` is only cut off and still runs it, there are two running copies until it can be reached: nobody but you can know"
+    );
+    for part in waits_for {
+        let when = match (state.phase(), part) {
+            (Phase::Releasing, Part::Target) => format!(
+                "`{target}` is gone for good, and `{container}` with it: the move ends as completed"
+            ),
+            (Phase::Releasing, Part::Source) => format!(
+                "`{source}` is gone for good: `{container}` runs on `{target}`, and the move ends as completed. If `{source}` comes back, its frozen copy is removed"
+            ),
+            (Phase::ResumingSource, _) => format!(
+                "`{source}` is gone for good, and `{container}` with it: the move ends. If `{source}` comes back, `{container}` is let run on there"
+            ),
+            (Phase::DiscardingTarget, _) => format!(
+                "`{target}` is gone for good: `{container}` runs on `{source}`, and the move ends. If `{target}` comes back, what was sent is removed there"
+            ),
+            _ => taken_back.clone(),
+        };
+        let word = match part {
+            Part::Source => "--source-is-lost",
+            Part::Target => "--target-is-lost",
+        };
+        ways.push(Way {
+            when,
+            command: format!("carnet migration give-up {id} {word}"),
+        });
+    }
+    ways
 }
 
 impl Store {
@@ -271,12 +382,14 @@ impl Store {
             .collect()
     }
 
-    /// Those that have not ended, the oldest first.
+    /// Those that have not ended, or of which something remains to be done, the oldest first.
     ///
     /// # Errors
     /// Where the database does.
     pub async fn migrations_under_way(&self) -> Result<Vec<MigrationId>, StoreError> {
-        sqlx::query("SELECT id FROM migrations WHERE ended_at IS NULL ORDER BY id")
+        let query = "SELECT id FROM migrations WHERE ended_at IS NULL
+             UNION SELECT migration FROM owed_effects ORDER BY id";
+        sqlx::query(query)
             .fetch_all(&self.pool)
             .await?
             .iter()
@@ -314,6 +427,12 @@ impl Store {
             facts: json(&row, "facts")?,
             attempts: row.try_get("attempts")?,
             permit: row.try_get("permit")?,
+            cancelled: row.try_get::<Option<i64>, _>("cancel_asked_at")?.is_some(),
+            source_lost: row.try_get("source_lost")?,
+            target_lost: row.try_get("target_lost")?,
+            waiting_since: row
+                .try_get::<Option<i64>, _>("waiting_since")?
+                .map(UnixMillis),
         }))
     }
 
@@ -433,8 +552,8 @@ impl Store {
     }
 
     /// Keeps a permitted attempt, the decision, the permit that is made of it, and the state that
-    /// it leads to, all in one transaction: if what was decided on is still so. Otherwise nothing
-    /// changes, and what differs is returned, in words.
+    /// it leads to, all in one transaction: if what was decided on is still so, and the move is not
+    /// cancelled. Otherwise nothing changes, and why is returned.
     ///
     /// # Errors
     /// Where the database does; asked again, there is one permit.
@@ -442,7 +561,7 @@ impl Store {
         &self,
         permitting: &Permitting<'_>,
         step: Step<'_>,
-    ) -> Result<Result<String, String>, StoreError> {
+    ) -> Result<Result<String, Refusal>, StoreError> {
         let mut transaction = self.write().await?;
         if is_kept(&mut transaction, step).await? {
             let permit: Option<String> =
@@ -450,18 +569,20 @@ impl Store {
                     .bind(step.id.to_string())
                     .fetch_one(&mut *transaction)
                     .await?;
-            return Ok(permit.ok_or_else(|| "the migration has no permit".to_owned()));
+            return Ok(
+                permit.ok_or_else(|| Refusal::Differs("the migration has no permit".to_owned()))
+            );
         }
         let plan = permitting.plan;
-        if let Some(difference) = difference(&mut transaction, plan).await? {
-            return Ok(Err(difference));
+        if let Some(refusal) = refusal(&mut transaction, step.id, plan).await? {
+            return Ok(Err(refusal));
         }
         let number = transaction.next_number().await?;
         let source = party(&mut transaction, plan.source()).await?;
         let target = party(&mut transaction, plan.target()).await?;
         let (source, target) = match (source, target) {
             (Ok(source), Ok(target)) => (source, target),
-            (Err(problem), _) | (_, Err(problem)) => return Ok(Err(problem)),
+            (Err(problem), _) | (_, Err(problem)) => return Ok(Err(Refusal::Differs(problem))),
         };
         let decision = permitting.decision;
         let permit = Permit {
@@ -507,6 +628,130 @@ impl Store {
         Ok(Ok(permit))
     }
 
+    /// Keeps that `by` wants a migration to be cancelled, if it has not come past its commit: it
+    /// will not be committed any more. The phase in which it is too late is returned. Asked again, or
+    /// of a move that is being undone anyway, nothing is changed.
+    ///
+    /// # Errors
+    /// Where the database does, or there is no such migration.
+    pub async fn cancel_migration(
+        &self,
+        id: MigrationId,
+        by: AccountId,
+        now: UnixMillis,
+    ) -> Result<Result<(), Phase>, StoreError> {
+        let mut transaction = self.write().await?;
+        let row =
+            sqlx::query("SELECT container, state, cancel_asked_at FROM migrations WHERE id = ?")
+                .bind(id.to_string())
+                .fetch_one(&mut *transaction)
+                .await?;
+        if row.try_get::<Option<i64>, _>("cancel_asked_at")?.is_some() {
+            return Ok(Ok(()));
+        }
+        let state: State = json(&row, "state")?;
+        match state.phase() {
+            phase if phase.is_before_the_commit() => {}
+            Phase::ResumingSource | Phase::DiscardingTarget => return Ok(Ok(())),
+            phase => return Ok(Err(phase)),
+        }
+        sqlx::query("UPDATE migrations SET cancel_asked_at = ? WHERE id = ?")
+            .bind(now.0)
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        let event = Event::Cancel {
+            migration: id,
+            container: parsed(&row, "container")?,
+        };
+        transaction.enter(Actor::Account(by), event);
+        transaction.commit().await?;
+        Ok(Ok(()))
+    }
+
+    /// Keeps that `by` declares an edge of a migration lost, if the migration waits for that edge in
+    /// vain. Asked again, nothing is changed.
+    ///
+    /// # Errors
+    /// Where the database does, or there is no such migration.
+    pub async fn declare_lost(
+        &self,
+        id: MigrationId,
+        part: Part,
+        by: AccountId,
+    ) -> Result<Result<(), NotLost>, StoreError> {
+        let mut transaction = self.write().await?;
+        let query = "SELECT container, state, waiting_for, source_lost, target_lost
+             FROM migrations WHERE id = ?";
+        let row = sqlx::query(query)
+            .bind(id.to_string())
+            .fetch_one(&mut *transaction)
+            .await?;
+        let (column, update) = match part {
+            Part::Source => (
+                "source_lost",
+                "UPDATE migrations SET source_lost = 1 WHERE id = ?",
+            ),
+            Part::Target => (
+                "target_lost",
+                "UPDATE migrations SET target_lost = 1 WHERE id = ?",
+            ),
+        };
+        if row.try_get(column)? {
+            return Ok(Ok(()));
+        }
+        let state: State = json(&row, "state")?;
+        let (true, Some(plan)) = (state.waits_for().contains(&part), state.plan()) else {
+            return Ok(Err(NotLost::NotWaitedFor(state.phase())));
+        };
+        if row.try_get::<Option<&str>, _>("waiting_for")?.is_none() {
+            return Ok(Err(NotLost::NotInVain));
+        }
+        sqlx::query(update)
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        let event = Event::Lost {
+            migration: id,
+            container: parsed(&row, "container")?,
+            edge: match part {
+                Part::Source => plan.source(),
+                Part::Target => plan.target(),
+            },
+            part,
+        };
+        transaction.enter(Actor::Account(by), event);
+        transaction.commit().await?;
+        Ok(Ok(()))
+    }
+
+    /// States of a migration whose effects remain to be done.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn owed(&self, id: MigrationId) -> Result<Vec<State>, StoreError> {
+        sqlx::query("SELECT state FROM owed_effects WHERE migration = ?")
+            .bind(id.to_string())
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(|row| json(row, "state"))
+            .collect()
+    }
+
+    /// What `state` asks for has been done after all.
+    ///
+    /// # Errors
+    /// Where the database does; asked again, it is not owed either.
+    pub async fn is_paid(&self, id: MigrationId, state: &State) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM owed_effects WHERE migration = ? AND state = ?")
+            .bind(id.to_string())
+            .bind(to_json(state)?)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     /// Keeps a new state.
     ///
     /// # Errors
@@ -517,9 +762,9 @@ impl Store {
         transaction.commit().await
     }
 
-    /// The commit: if everything is still as the audit saw it, the container is the target's,
-    /// its generation is raised, and the new state is kept, all in one transaction. Otherwise
-    /// nothing changes, and what differs is returned, in words.
+    /// The commit: if everything is still as the audit saw it, and the move is not cancelled, the
+    /// container is the target's, its generation is raised, and the new state is kept, all in one
+    /// transaction. Otherwise nothing changes, and why is returned.
     ///
     /// # Errors
     /// Where the database does; it is then not known whether it was committed. Asked again, it
@@ -528,17 +773,17 @@ impl Store {
         &self,
         plan: &MigrationPlan,
         step: Step<'_>,
-    ) -> Result<Result<(), String>, StoreError> {
+    ) -> Result<Result<(), Refusal>, StoreError> {
         let mut transaction = self.write().await?;
         if is_kept(&mut transaction, step).await? {
             return Ok(Ok(()));
         }
-        if let Some(difference) = difference(&mut transaction, plan).await? {
-            return Ok(Err(difference));
+        if let Some(refusal) = refusal(&mut transaction, step.id, plan).await? {
+            return Ok(Err(refusal));
         }
         let to = (plan.target(), plan.committed_generation());
-        if let Err(refusal) = put(&mut transaction, plan, plan.generation(), to).await? {
-            return Ok(Err(refusal));
+        if let Err(problem) = put(&mut transaction, plan, plan.generation(), to).await? {
+            return Ok(Err(Refusal::Differs(problem)));
         }
         update(&mut transaction, step).await?;
         transaction.commit().await?;
@@ -555,7 +800,7 @@ impl Store {
     }
 
     /// The commit in the other direction, after the target has confirmed that it holds nothing.
-    /// What is in the way is returned, in words.
+    /// What is in the way is returned.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
@@ -563,14 +808,14 @@ impl Store {
         &self,
         plan: &MigrationPlan,
         step: Step<'_>,
-    ) -> Result<Result<(), String>, StoreError> {
+    ) -> Result<Result<(), Refusal>, StoreError> {
         let mut transaction = self.write().await?;
         if is_kept(&mut transaction, step).await? {
             return Ok(Ok(()));
         }
         let to = (plan.source(), plan.taken_back_generation());
-        if let Err(refusal) = put(&mut transaction, plan, plan.committed_generation(), to).await? {
-            return Ok(Err(refusal));
+        if let Err(problem) = put(&mut transaction, plan, plan.committed_generation(), to).await? {
+            return Ok(Err(Refusal::Differs(problem)));
         }
         update(&mut transaction, step).await?;
         transaction.commit().await?;
@@ -641,6 +886,25 @@ pub(super) fn endpoint(row: &SqliteRow) -> Result<Endpoint, StoreError> {
 /// Of a certificate that is kept as PEM.
 pub(super) fn fingerprint_of(certificate: &str) -> Result<Fingerprint, StoreError> {
     Identity::fingerprint_of(certificate).map_err(|error| corrupt("pending_certificate", &error))
+}
+
+/// What keeps a move from being taken further: that it is cancelled, or that something is not as
+/// `plan`'s audit saw it.
+async fn refusal(
+    connection: &mut SqliteConnection,
+    id: MigrationId,
+    plan: &MigrationPlan,
+) -> Result<Option<Refusal>, StoreError> {
+    let cancelled: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM migrations WHERE id = ? AND cancel_asked_at IS NOT NULL",
+    )
+    .bind(id.to_string())
+    .fetch_one(&mut *connection)
+    .await?;
+    if cancelled > 0 {
+        return Ok(Some(Refusal::Cancelled));
+    }
+    Ok(difference(connection, plan).await?.map(Refusal::Differs))
 }
 
 /// What is not as `plan`'s audit saw it any more.
@@ -735,6 +999,7 @@ async fn update(writing: &mut Writing, step: Step<'_>) -> Result<(), StoreError>
         .bind(step.id.to_string())
         .fetch_optional(&mut **writing)
         .await?;
+    let is_there = before.is_some();
     // Where somebody has taken the migration out of the database, there is nothing to tell of;
     // the edges are brought to an end all the same.
     if let Some(before) = before
@@ -752,12 +1017,20 @@ async fn update(writing: &mut Writing, step: Step<'_>) -> Result<(), StoreError>
         };
         writing.enter(Actor::Control, event);
     }
+    if let (Some(owed), true) = (step.owed, is_there) {
+        let query = "INSERT OR IGNORE INTO owed_effects (migration, state) VALUES (?, ?)";
+        sqlx::query(query)
+            .bind(step.id.to_string())
+            .bind(to_json(owed)?)
+            .execute(&mut **writing)
+            .await?;
+    }
     let plan = step.state.plan();
     // The source as well: until the permit, another move may have ended since it was asked for.
     sqlx::query(
         "UPDATE migrations
          SET state = ?, phase = ?, source = coalesce(?, source), target = coalesce(?, target),
-             waiting_for = ?, facts = ?, ended_at = ?
+             waiting_for = ?, waiting_since = ?, needs_operator = ?, facts = ?, ended_at = ?
          WHERE id = ?",
     )
     .bind(to_json(step.state)?)
@@ -765,6 +1038,8 @@ async fn update(writing: &mut Writing, step: Step<'_>) -> Result<(), StoreError>
     .bind(plan.map(|plan| plan.source().to_string()))
     .bind(plan.map(|plan| plan.target().to_string()))
     .bind(step.waiting_for)
+    .bind(step.waiting_since.map(|since| since.0))
+    .bind(step.needs_operator)
     .bind(to_json(step.facts)?)
     .bind(phase.is_ended().then_some(step.now.0))
     .bind(step.id.to_string())

@@ -26,7 +26,7 @@ async fn every_taker(with: impl Fn(Ask) -> Ask, status: u16, told: &str) {
     let plane = Plane::start().await;
     let everyone = everyone(&plane).await;
     let takers = plane.contract().takers();
-    assert_eq!(takers.len(), 13, "{takers:?}");
+    assert_eq!(takers.len(), 14, "{takers:?}");
     for (method, path) in takers {
         let ask = plane.ask(method, &path.replace(['{', '}'], ""));
         let answer: Answer = with(ask.by(&everyone)).send().await;

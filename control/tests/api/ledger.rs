@@ -48,6 +48,12 @@ async fn lived_in() -> (Plane, Someone) {
         .json(200);
     let back = plane.start_move(&ann, "web", "north").await;
     plane.end_of(&ann, &back).await;
+    plane.agents.moves.close();
+    let cancelled = plane.start_move(&ann, "web", "south").await;
+    plane.agents.moves.until_waiting(1).await;
+    let path = format!("/v1/migrations/{}/cancel?wait=10", cancelled.id);
+    plane.post(&ann, &path, json!({})).await.json(200);
+    plane.agents.moves.open();
     (plane, auditor)
 }
 
@@ -111,6 +117,7 @@ async fn every_entry_follows_from_those_before_it_and_all_of_it_is_signed() {
         "decision",
         "permit",
         "migration",
+        "cancel",
         "account",
         "token",
         "attributes",
@@ -122,8 +129,8 @@ async fn every_entry_follows_from_those_before_it_and_all_of_it_is_signed() {
     ] {
         assert!(kinds.contains_key(kind), "{kind} is missing: {kinds:?}");
     }
-    // Two moves, a denial, and a dry run over two edges.
-    assert_eq!((kinds["permit"], kinds["decision"]), (2, 5));
+    // Two moves, one that was cancelled, a denial, and a dry run over two edges.
+    assert_eq!((kinds["permit"], kinds["decision"]), (3, 6));
 }
 
 #[tokio::test]

@@ -476,3 +476,115 @@ async fn an_auditor_reads_everything_and_changes_nothing() {
         .await
         .problem(403, "forbidden");
 }
+
+#[tokio::test]
+async fn a_move_is_cancelled_by_the_containers_owner_or_an_administrator() {
+    let People {
+        plane, owner, ann, ..
+    } = people().await;
+    let stranger = plane.container_owner("stranger").await;
+    let auditor = plane
+        .account("auditor", &[Role::Auditor, Role::ContainerOwner])
+        .await;
+    for who in [&ann, &plane.administrator] {
+        plane.agents.moves.close();
+        let migration = plane.start_move(&ann, "web", "south").await;
+        plane.agents.moves.until_waiting(1).await;
+        let path = format!("/v1/migrations/{}/cancel", migration.id);
+        for other in [&stranger, &auditor] {
+            plane
+                .post(other, &path, json!({}))
+                .await
+                .problem(404, "not-found");
+        }
+        plane
+            .post(&owner, &path, json!({}))
+            .await
+            .problem(403, "forbidden");
+        let cancelled: Migration = plane
+            .post(who, &format!("{path}?wait=10"), json!({}))
+            .await
+            .read(200);
+        // The agent has not answered: the gate is closed.
+        assert_eq!(cancelled.state, MigrationState::Cancelled);
+        assert_eq!(cancelled.failure, None);
+        assert!(cancelled.cancel_asked_at_ms.is_some());
+        let again: Migration = plane.post(who, &path, json!({})).await.read(200);
+        assert_eq!(again, cancelled, "asked again, nothing changes");
+        plane.agents.moves.open();
+        let web = plane.show_container(&ann, "web").await;
+        assert_eq!(
+            (web.edge_name.as_str(), web.generation, web.migration),
+            ("north", 1, None)
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_cancelled_any_more_is_told_with_what_can_be_done() {
+    let People { plane, ann, .. } = people().await;
+    let done = go(&plane, &ann, "web", "south").await;
+    let path = format!("/v1/migrations/{}/cancel", done.id);
+    let refused = plane.post(&ann, &path, json!({})).await;
+    let detail = refused.detail(409, "conflict");
+    assert!(detail.contains("`web` is on `south`"), "{detail}");
+    assert!(detail.contains("carnet migrate web --to north"), "{detail}");
+    // Nothing of it is kept.
+    let shown: Migration = plane
+        .get(&ann, &format!("/v1/migrations/{}", done.id))
+        .await
+        .read(200);
+    assert_eq!(shown, done);
+    plane
+        .post(&ann, &format!("{path}?wait=601"), json!({}))
+        .await
+        .problem(422, "faulty-input");
+}
+
+#[tokio::test]
+async fn an_administrator_gives_up_on_an_edge_that_is_lost() {
+    let People {
+        plane, ann, south, ..
+    } = people().await;
+    plane.agents.moves.close();
+    let migration = plane.start_move(&ann, "web", "south").await;
+    plane.agents.moves.until_waiting(1).await;
+    let path = format!("/v1/migrations/{}", migration.id);
+    let give_up = format!("{path}/give-up");
+    let body = json!({"lost": "target"});
+    let refused = plane.post(&plane.administrator, &give_up, body.clone());
+    let detail = refused.await.detail(409, "conflict");
+    assert!(detail.contains("does not wait for `south`"), "{detail}");
+    // Nothing can be prepared there, and nothing discarded.
+    plane.agents.change(south, |edge| edge.reachable = false);
+    plane.agents.moves.open();
+    loop {
+        let shown: Migration = plane.get(&ann, &path).await.read(200);
+        if shown.state == MigrationState::DiscardingTarget && shown.waiting_for.is_some() {
+            break;
+        }
+        assert!(!shown.state.is_ended(), "{shown:?}");
+        tokio::task::yield_now().await;
+    }
+    plane
+        .post(&ann, &give_up, body.clone())
+        .await
+        .problem(403, "forbidden");
+    let ended: Migration = plane
+        .post(&plane.administrator, &format!("{give_up}?wait=10"), body)
+        .await
+        .read(200);
+    assert_eq!(ended.state, MigrationState::Failed);
+    let failure = ended.failure.unwrap();
+    assert!(failure.starts_with("preparing: "), "its own: {failure}");
+    for wrong in [
+        json!({"lost": "both"}),
+        json!({}),
+        json!({"lost": "target", "x": 1}),
+    ] {
+        plane
+            .post(&plane.administrator, &give_up, wrong)
+            .await
+            .problem(422, "unfit-body");
+    }
+}

@@ -14,7 +14,7 @@ use carnet_control::agents::Agents;
 use carnet_control::authority::CertificateAuthority;
 use carnet_control::http::{App, router};
 use carnet_control::keys::PermitKey;
-use carnet_control::migrate::{Migrations, Pace};
+use carnet_control::migrate::{Limits, Migrations, Pace};
 use carnet_control::monitor;
 use carnet_control::store::{NewAccount, NewToken, Store};
 use carnet_core::ids::{AccountId, TokenId};
@@ -97,6 +97,7 @@ impl Plane {
             key.clone(),
             MAX_READING_AGE_MS,
             pace,
+            Limits::default(),
         );
         let (stop, stopping) = watch::channel(());
         let app = App {

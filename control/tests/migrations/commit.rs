@@ -427,6 +427,9 @@ async fn a_commit_made_twice_is_one() {
         facts: &facts,
         attempt: None,
         waiting_for: None,
+        waiting_since: None,
+        needs_operator: false,
+        owed: None,
         now: now(),
     };
     let store = &plane.store;
@@ -445,10 +448,7 @@ async fn a_commit_made_twice_is_one() {
         assert_eq!(shown.state, MigrationState::Restoring);
     }
 
-    let cause = Cause {
-        phase: Phase::Restoring,
-        problem: "no room".to_owned(),
-    };
+    let cause = Cause::failed(Phase::Restoring, "no room".to_owned());
     let taking_back = State::TakingBack {
         plan: plan.clone(),
         cause: cause.clone(),

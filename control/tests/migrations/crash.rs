@@ -117,6 +117,9 @@ impl Move {
             facts,
             attempt: None,
             waiting_for: None,
+            waiting_since: None,
+            needs_operator: false,
+            owed: None,
             now: now(),
         }
     }
@@ -194,10 +197,7 @@ impl Move {
         }
         self.commit().await;
         said(Phase::Restoring);
-        let cause = Cause {
-            phase: Phase::Restoring,
-            problem: "no room".to_owned(),
-        };
+        let cause = Cause::failed(Phase::Restoring, "no room".to_owned());
         let rest = if back {
             let (withdrawing, taking) = (plan.clone(), plan.clone());
             for state in [

@@ -12,7 +12,7 @@ use carnet_api::agent::{
     Utilization,
 };
 use carnet_api::tls::{Authority, Identity};
-use carnet_api::v1::{ContainerState, Problem};
+use carnet_api::v1::{ContainerState, InputFault, Problem};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
 use carnet_core::ids::{EdgeId, MigrationId};
 use carnet_core::migration::Strategy;
@@ -94,7 +94,8 @@ pub enum Fate {
     Twice,
     /// It is carried out, and takes a while.
     Slow,
-    /// It does not arrive until the test lets it.
+    /// It does not arrive until the test lets it; if it is given up before, when everything is
+    /// over.
     Held,
     /// The control plane is killed before it arrives.
     KilledBefore,
@@ -200,6 +201,12 @@ struct Inside {
     /// Orders given up that have not arrived yet.
     on_their_way: Vec<(Fate, EdgeId, Ask, Order)>,
     held: BTreeSet<usize>,
+    /// Those that refuse each statement for its generation.
+    ahead: BTreeSet<EdgeId>,
+    /// What an operator has ever declared lost.
+    declared_lost: BTreeSet<EdgeId>,
+    /// Copies here do not count: an operator says that they will not run again.
+    lost: BTreeSet<EdgeId>,
     post_copy_problems: BTreeMap<EdgeId, String>,
     strategies: Vec<Strategy>,
     /// The next of each is lost.
@@ -345,6 +352,23 @@ impl Edges {
     /// How sources were told to hand over, in turn.
     pub fn strategies(&self) -> Vec<Strategy> {
         self.inside().strategies.clone()
+    }
+
+    /// An operator has declared the edge lost; `false`: what it has counts again.
+    pub fn set_lost(&self, edge: EdgeId, lost: bool) {
+        self.change(|inside| {
+            if lost {
+                inside.declared_lost.insert(edge);
+                inside.lost.insert(edge);
+            } else {
+                inside.lost.remove(&edge);
+            }
+        });
+    }
+
+    /// The edge has seen every container under a newer generation than anybody names.
+    pub fn set_ahead(&self, edge: EdgeId) {
+        self.change(|inside| inside.ahead.insert(edge));
     }
 
     /// The edge fails at `ask`, whenever it is asked; `false`: no more.
@@ -540,7 +564,12 @@ impl Edges {
         let generation: i64 = row.get("generation");
         let after_the_commit = matches!(
             phase.as_str(),
-            "restoring" | "settling" | "releasing" | "withdrawing_target" | "taking_back"
+            "restoring"
+                | "settling"
+                | "releasing"
+                | "withdrawing_target"
+                | "taking_back"
+                | "completed"
         );
         let owner = if after_the_commit {
             order.target
@@ -562,7 +591,10 @@ impl Edges {
         }
         let running_elsewhere = |inside: &Inside| {
             inside.copies.iter().any(|((edge, name), &process)| {
-                *name == order.container && *edge != place && process == Process::Running
+                *name == order.container
+                    && *edge != place
+                    && !inside.lost.contains(edge)
+                    && process == Process::Running
             })
         };
         self.change(|inside| {
@@ -618,7 +650,18 @@ impl Edges {
         if !self.inside().machines[&edge].reachable {
             return Err(lost());
         }
+        if self.inside().ahead.contains(&edge) {
+            return Err(fault(AgentFault::Refused(statement_refused(
+                "generation",
+                "of generation 1, and this edge has seen 9",
+            ))));
+        }
         if fate == Fate::Held {
+            let _given_up = GivenUp {
+                edges: self,
+                order: order.map(|order| (edge, ask, order.clone())),
+                nth,
+            };
             self.until("an asking that is let go", |edges| {
                 !edges.inside().held.contains(&nth)
             })
@@ -726,7 +769,8 @@ impl Inside {
             Some(_) => return refused("the hand-over has ended here"),
             None => {}
         }
-        if ask == Ask::Discard && part.has_run && !part.lost {
+        let taken_back = order.generation > part.ran_as;
+        if ask == Ask::Discard && part.has_run && !part.lost && !taken_back {
             return refused("the container has run here");
         }
         if ask == Ask::Restore && part.has_run {
@@ -779,7 +823,12 @@ impl Inside {
                 }
                 None => return refused("there is no such container"),
             },
-            Ask::Discard => (part.prepared, part.images) = (false, false),
+            Ask::Discard => {
+                if part.has_run {
+                    self.copies.remove(&here);
+                }
+                (part.prepared, part.images) = (false, false);
+            }
         }
         if matches!(ask, Ask::Release | Ask::Resume | Ask::Clean | Ask::Discard) {
             self.parts.get_mut(&(edge, order.migration)).unwrap().ended = Some(ask);
@@ -817,7 +866,9 @@ impl Inside {
         let of = |process| {
             let copies = self.copies.iter();
             copies
-                .filter(|((_, name), is)| *name == order.container && **is == process)
+                .filter(|((edge, name), is)| {
+                    *name == order.container && **is == process && !self.lost.contains(edge)
+                })
                 .count()
         };
         let source = (order.source, order.container.clone());
@@ -831,13 +882,16 @@ impl Inside {
             .get(&(order.source, order.migration))
             .copied()
             .unwrap_or_default();
-        // Memory was lost, and a newer generation says that the source goes on.
-        let is_taken_back = to.lost && from.ran_as > to.ran_as;
+        // Memory was lost, or all of the target, and a newer generation says that the source goes on.
+        let is_lost = to.lost || self.declared_lost.contains(&order.target);
+        let is_taken_back = is_lost && from.ran_as > to.ran_as;
         let invariants = [
             ("never two running copies", of(Process::Running) <= 1),
             (
                 "never none that can be brought back",
-                of(Process::Running) + of(Process::Frozen) > 0,
+                self.copies.iter().any(|((_, name), process)| {
+                    *name == order.container && *process != Process::Stopped
+                }),
             ),
             (
                 "the source never runs stale",
@@ -856,6 +910,43 @@ impl Inside {
                 self.violations.push(format!("{ask:?}: {name}"));
             }
         }
+    }
+}
+
+/// A refusal of the statement, as agents tell it.
+fn statement_refused(check: &str, problem: &str) -> Problem {
+    Problem {
+        kind: "urn:carnet:problem:statement-refused".to_owned(),
+        title: "the statement does not entitle to this".to_owned(),
+        status: 403,
+        detail: Some(format!("the statement is refused ({check}): {problem}")),
+        faults: vec![InputFault {
+            place: "statement".to_owned(),
+            found: check.to_owned(),
+            problem: problem.to_owned(),
+            allowed: "what the control plane has signed for this order".to_owned(),
+            suggestion: None,
+        }],
+    }
+}
+
+/// A held order; dropped while it is held, it is on its way.
+struct GivenUp<'a> {
+    edges: &'a Edges,
+    order: Option<(EdgeId, Ask, Order)>,
+    nth: usize,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        self.edges.change(|inside| {
+            if inside.held.remove(&self.nth)
+                && let Some((edge, ask, order)) = self.order.take()
+            {
+                let late = (Fate::LateAfterTheEnd, edge, ask, order);
+                inside.on_their_way.push(late);
+            }
+        });
     }
 }
 

@@ -11,13 +11,22 @@ use crate::plane::Plane;
 
 /// What may come after a state.
 const SUCCESSORS: &[(S, &[S])] = &[
-    (S::Admitting, &[S::Preparing, S::Denied, S::Failed]),
+    (
+        S::Admitting,
+        &[S::Preparing, S::Denied, S::Failed, S::Cancelled],
+    ),
     (S::Preparing, &[S::CopyingAhead, S::ResumingSource]),
     (S::CopyingAhead, &[S::HandingOver, S::ResumingSource]),
     (S::HandingOver, &[S::Committing, S::ResumingSource]),
     (S::Committing, &[S::Restoring, S::ResumingSource]),
-    (S::Restoring, &[S::Settling, S::WithdrawingTarget]),
-    (S::Settling, &[S::Releasing, S::WithdrawingTarget]),
+    (
+        S::Restoring,
+        &[S::Settling, S::WithdrawingTarget, S::TakingBack],
+    ),
+    (
+        S::Settling,
+        &[S::Releasing, S::WithdrawingTarget, S::TakingBack],
+    ),
     (S::Releasing, &[S::Completed]),
     (
         S::WithdrawingTarget,
@@ -25,7 +34,7 @@ const SUCCESSORS: &[(S, &[S])] = &[
     ),
     (S::TakingBack, &[S::ResumingSource]),
     (S::ResumingSource, &[S::DiscardingTarget]),
-    (S::DiscardingTarget, &[S::Failed]),
+    (S::DiscardingTarget, &[S::Failed, S::Cancelled]),
 ];
 
 /// Where a container was before its move, and under which generation.
@@ -104,6 +113,14 @@ async fn end(plane: &Plane, migration: &Migration, before: Before) -> Result<(),
         "a failure has its reason",
     )?;
     holds(migration.waiting_for.is_none(), "it waits for something")?;
+    holds(
+        migration.cancel_asked_at_ms.is_none() || migration.state != S::Completed,
+        "it was cancelled, and completed",
+    )?;
+    holds(
+        migration.cancel_asked_at_ms.is_some() || migration.state != S::Cancelled,
+        "nobody has cancelled it",
+    )?;
     match (migration.state, target) {
         (S::Completed, Some((copy, part))) => {
             holds(source.is_none(), "a copy is left at the source")?;
@@ -123,12 +140,12 @@ async fn end(plane: &Plane, migration: &Migration, before: Before) -> Result<(),
                 "the stall is shorter than the source's own part of it",
             )
         }
-        (S::Failed, Some((copy, part))) => {
+        (S::Failed | S::Cancelled, Some((copy, part))) => {
             holds(source == Some(Process::Running), "the source does not run")?;
             holds(copy.is_none(), "a copy is left at the target")?;
             holds(nothing(part), "something is left at the target")
         }
-        (S::Denied | S::Failed, None) => {
+        (S::Denied | S::Failed | S::Cancelled, None) => {
             holds(source == Some(Process::Running), "the source does not run")?;
             let orders = plane.edges.asked().into_iter().filter_map(|a| a.order);
             let own = orders.filter(|(_, id)| *id == migration.id);

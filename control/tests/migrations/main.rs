@@ -2,8 +2,8 @@
 //! agents: with loss, repetition, delay, failing databases and crashes in every state.
 //!
 //! `edges` is the fake, `plane` a control plane that can be killed, `invariants` what must hold
-//! of every move. `matrix` goes through every state with every fault; `commit`, `admission`,
-//! `runner`, `monitor`, `crash` and `over_http` each test one part.
+//! of every move. `matrix` goes through every state with every fault; `cancel`, `lost`,
+//! `commit`, `admission`, `runner`, `monitor`, `crash` and `over_http` each test one part.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,10 +12,12 @@
 )]
 
 mod admission;
+mod cancel;
 mod commit;
 mod crash;
 mod edges;
 mod invariants;
+mod lost;
 mod matrix;
 mod monitor;
 mod over_http;

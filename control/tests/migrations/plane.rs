@@ -9,7 +9,7 @@ use carnet_api::v1::{Container, DestinationSpec, DetectedFacts, Migration, Role}
 use carnet_control::agents::Agents;
 use carnet_control::authority::CertificateAuthority;
 use carnet_control::keys::PermitKey;
-use carnet_control::migrate::{Migrations, Pace};
+use carnet_control::migrate::{Limits, Migrations, Pace};
 use carnet_control::store::migrations::NewMigration;
 use carnet_control::store::{EdgeRecord, NewAccount, NewContainer, NewEdge, Store};
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, EnrolmentId, MigrationId, ShareKeyId};
@@ -39,8 +39,10 @@ pub struct Plane {
     pub authority: Arc<CertificateAuthority>,
     /// Signs what edges are given in writing.
     pub key: Arc<PermitKey>,
-    migrations: Option<Migrations>,
+    migrations: Option<Arc<Migrations>>,
     pace: Pace,
+    /// Those of the next control plane.
+    pub limits: Limits,
     /// Owns the containers.
     pub owner: AccountId,
     /// Owns the edges.
@@ -86,6 +88,7 @@ impl Plane {
             key,
             migrations: None,
             pace,
+            limits: Limits::default(),
             owner: AccountId::from_uuid(Uuid::now_v7()),
             lender: AccountId::from_uuid(Uuid::now_v7()),
             kills: 0,
@@ -107,21 +110,22 @@ impl Plane {
         self.path.parent().unwrap()
     }
 
-    fn new_migrations(&self) -> Migrations {
-        Migrations::new(
+    fn new_migrations(&self) -> Arc<Migrations> {
+        Arc::new(Migrations::new(
             self.store.clone(),
             self.agents(),
             self.key.clone(),
             MAX_READING_AGE_MS,
             self.pace,
-        )
+            self.limits,
+        ))
     }
 
     pub fn agents(&self) -> Arc<dyn Agents> {
         self.edges.clone()
     }
 
-    pub fn migrations(&self) -> &Migrations {
+    pub fn migrations(&self) -> &Arc<Migrations> {
         self.migrations.as_ref().unwrap()
     }
 
@@ -295,6 +299,17 @@ impl Plane {
 
     pub async fn migration(&self, id: MigrationId) -> Migration {
         self.store.migration(id).await.unwrap().unwrap().migration
+    }
+
+    /// Waits until nothing is owed by edges that were declared lost.
+    pub async fn until_nothing_is_owed(&self, id: MigrationId) {
+        let waiting = async {
+            while !self.store.owed(id).await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let done = tokio::time::timeout(LIMIT, waiting).await;
+        assert!(done.is_ok(), "it is owed still\n{}", self.edges.trail());
     }
 
     /// Kills the control plane and starts another on the same file; returns how many moves that

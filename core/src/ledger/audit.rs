@@ -8,7 +8,7 @@ use super::entry::{Decision, Entry, Event, Grant, GrantChange, Policed};
 use crate::ids::{AccountId, ContainerId, EdgeId, MigrationId, ShareKeyId};
 use crate::instant::UnixMillis;
 use crate::migration::Phase;
-use crate::permit::{Fingerprint, Permit, Policy, Unverified};
+use crate::permit::{Fingerprint, Part, Permit, Policy, Unverified};
 use crate::policy::Verdict;
 
 /// An entry that does not follow from those before it.
@@ -81,6 +81,10 @@ struct Migration {
     container: ContainerId,
     phase: Phase,
     permit: Option<Permit>,
+    /// Somebody wanted it to stop before its commit.
+    cancelled: bool,
+    /// An operator has declared its target lost.
+    target_lost: bool,
 }
 
 type Checked = Result<(), String>;
@@ -137,6 +141,16 @@ impl Auditor {
                 edge,
                 ..
             } => self.migration(*migration, *container, *phase, *generation, *edge),
+            Event::Cancel {
+                migration,
+                container,
+            } => self.cancel(*migration, *container),
+            Event::Lost {
+                migration,
+                container,
+                edge,
+                part,
+            } => self.lost(*migration, *container, *edge, *part),
             Event::Refusal(refusal) => self.knows_edge(refusal.edge),
             Event::RefusalsDropped { edge, .. } => self.knows_edge(*edge),
             Event::Account { account, .. } => ensure(self.accounts.insert(*account), || {
@@ -428,9 +442,12 @@ impl Auditor {
             container,
             phase,
             permit: None,
+            cancelled: false,
+            target_lost: false,
         });
         migration.phase = phase;
         let permit = migration.permit.clone();
+        let (cancelled, target_lost) = (migration.cancelled, migration.target_lost);
         ensure(migration.container == container, || {
             format!("migration {id} is of container {}", migration.container)
         })?;
@@ -438,7 +455,21 @@ impl Auditor {
             Some(before) => format!("{phase} cannot follow {before}"),
             None => format!("a migration does not begin with {phase}"),
         })?;
-        let needs_permit = !matches!(phase, Phase::Admitting | Phase::Denied | Phase::Failed);
+        let is_past = matches!(phase, Phase::Restoring | Phase::Preparing);
+        ensure(!cancelled || !is_past, || {
+            format!("migration {id} was cancelled, and goes on")
+        })?;
+        ensure(cancelled || phase != Phase::Cancelled, || {
+            format!("nobody has cancelled migration {id}")
+        })?;
+        let is_unconfirmed = phase == Phase::TakingBack && before != Some(Phase::WithdrawingTarget);
+        ensure(target_lost || !is_unconfirmed, || {
+            format!("nobody has declared the target of migration {id} lost")
+        })?;
+        let needs_permit = !matches!(
+            phase,
+            Phase::Admitting | Phase::Denied | Phase::Failed | Phase::Cancelled
+        );
         ensure(!needs_permit || permit.is_some(), || {
             format!("migration {id} has no permit")
         })?;
@@ -461,6 +492,54 @@ impl Auditor {
             generation.is_none() || generation == place.map(|place| place.generation),
             || "its generation is not the container's".to_owned(),
         )
+    }
+
+    /// Only before the commit.
+    fn cancel(&mut self, id: MigrationId, container: ContainerId) -> Checked {
+        let migration = self
+            .migrations
+            .get_mut(&id)
+            .ok_or_else(|| format!("migration {id} was never asked for"))?;
+        ensure(migration.container == container, || {
+            format!("migration {id} is of container {}", migration.container)
+        })?;
+        ensure(migration.phase.is_before_the_commit(), || {
+            format!("{} cannot be cancelled", migration.phase)
+        })?;
+        migration.cancelled = true;
+        Ok(())
+    }
+
+    /// Of a migration that is under way, and whose part it has.
+    fn lost(
+        &mut self,
+        id: MigrationId,
+        container: ContainerId,
+        edge: EdgeId,
+        part: Part,
+    ) -> Checked {
+        let migration = self
+            .migrations
+            .get_mut(&id)
+            .ok_or_else(|| format!("migration {id} was never asked for"))?;
+        ensure(migration.container == container, || {
+            format!("migration {id} is of container {}", migration.container)
+        })?;
+        let has_part = migration.permit.as_ref().is_some_and(|permit| {
+            let of = match part {
+                Part::Source => permit.claim.source,
+                Part::Target => permit.claim.target,
+            };
+            of.edge == edge
+        });
+        ensure(has_part, || {
+            format!("edge {edge} has another part in migration {id}, or none")
+        })?;
+        ensure(!migration.phase.is_ended(), || {
+            format!("migration {id} has ended")
+        })?;
+        migration.target_lost |= part == Part::Target;
+        Ok(())
     }
 
     /// What the permit was based on holds still; then the container is the target's.

@@ -4,7 +4,7 @@ use serde_json::Value;
 use crate::ids::{AccountId, ContainerId, EdgeId, MigrationId, ShareKeyId, TokenId};
 use crate::instant::UnixMillis;
 use crate::migration::{Candidate, Phase, Subject};
-use crate::permit::Fingerprint;
+use crate::permit::{Fingerprint, Part};
 use crate::policy::{
     Faults, Utilization, Verdict, attributes_from_json, audit, requirements_from_json,
 };
@@ -60,6 +60,19 @@ pub enum Event {
         /// What went wrong, where something did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cause: Option<String>,
+    },
+    /// Somebody wants a migration not to be carried out. It will not be committed any more.
+    Cancel {
+        migration: MigrationId,
+        container: ContainerId,
+    },
+    /// An operator has declared an edge of a migration lost: what it has of the container counts
+    /// for nothing any more.
+    Lost {
+        migration: MigrationId,
+        container: ContainerId,
+        edge: EdgeId,
+        part: Part,
     },
     /// An agent refused what was asked of it.
     Refusal(Refusal),
@@ -293,6 +306,16 @@ impl Entry {
                 edge,
                 ..
             } => (Some(*container), Some(*edge), Some(*migration)),
+            Event::Cancel {
+                migration,
+                container,
+            } => (Some(*container), None, Some(*migration)),
+            Event::Lost {
+                migration,
+                container,
+                edge,
+                ..
+            } => (Some(*container), Some(*edge), Some(*migration)),
             Event::Refusal(refusal) => (None, Some(refusal.edge), refusal.migration),
             Event::RefusalsDropped { edge, .. }
             | Event::Attributes { edge, .. }
@@ -318,6 +341,8 @@ impl Entry {
             Event::Decision(_) => "decision",
             Event::Permit { .. } => "permit",
             Event::Migration { .. } => "migration",
+            Event::Cancel { .. } => "cancel",
+            Event::Lost { .. } => "lost",
             Event::Refusal(_) => "refusal",
             Event::RefusalsDropped { .. } => "refusals_dropped",
             Event::Account { .. } => "account",

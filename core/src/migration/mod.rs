@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!  Admitting ──► Denied
-//!      │    ──► Failed
-//!      ▼
-//!  Preparing ─► CopyingAhead ─► HandingOver ─► Committing        any failure up to here:
-//!                                                  │             ResumingSource ─► DiscardingTarget ─► Failed
+//!      │    ──► Failed, Cancelled
+//!      ▼                                                         any failure up to here, or a cancel:
+//!  Preparing ─► CopyingAhead ─► HandingOver ─► Committing        ResumingSource ─► DiscardingTarget ─► Failed
+//!                                                  │                                               ─► Cancelled
 //!  ════════════════ the commit: generation raised ═╪════════
 //!                                                  ▼             restore fails for good,
 //!  Completed ◄── Releasing ◄── Settling ◄─── Restoring           or memory is lost on its way:

@@ -3,6 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::MigrationPlan;
+use crate::permit::Part;
 
 /// Where a migration stands. Saved after every [`step`](super::step).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,15 +44,40 @@ pub enum State {
     Denied,
     /// The container is where it was.
     Failed { cause: Cause },
+    /// The container is where it was, because somebody wanted that.
+    Cancelled { cause: Cause },
 }
 
-/// What went wrong, in words for the person who asked for the move.
+/// Why a move does not go on, in words for the person who asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// What was being done.
     pub phase: Phase,
     /// What went wrong, where, and what to do about it.
     pub problem: String,
+    /// Nothing went wrong: the move was cancelled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
+}
+
+impl Cause {
+    /// Something went wrong in `phase`.
+    pub fn failed(phase: Phase, problem: String) -> Self {
+        Self {
+            phase,
+            problem,
+            cancelled: false,
+        }
+    }
+
+    /// The move was cancelled in `phase`.
+    pub fn cancelled(phase: Phase) -> Self {
+        Self {
+            phase,
+            problem: "it was cancelled".to_owned(),
+            cancelled: true,
+        }
+    }
 }
 
 impl fmt::Display for Cause {
@@ -79,6 +105,7 @@ pub enum Phase {
     Completed,
     Denied,
     Failed,
+    Cancelled,
 }
 
 impl Phase {
@@ -100,12 +127,28 @@ impl Phase {
             Self::Completed => "completed",
             Self::Denied => "denied",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
         }
     }
 
     /// Nothing more will happen.
     pub fn is_ended(self) -> bool {
-        matches!(self, Self::Completed | Self::Denied | Self::Failed)
+        matches!(
+            self,
+            Self::Completed | Self::Denied | Self::Failed | Self::Cancelled
+        )
+    }
+
+    /// The container is the source's, and nothing has been decided yet: a move can be cancelled.
+    pub fn is_before_the_commit(self) -> bool {
+        matches!(
+            self,
+            Self::Admitting
+                | Self::Preparing
+                | Self::CopyingAhead
+                | Self::HandingOver
+                | Self::Committing
+        )
     }
 
     /// Whether a migration that was last in `before` (nowhere yet: `None`) can come into `phase`:
@@ -113,19 +156,21 @@ impl Phase {
     pub fn may_follow(before: Option<Self>, phase: Self) -> bool {
         let next: &[Self] = match before {
             None => &[Self::Admitting],
-            Some(Self::Admitting) => &[Self::Preparing, Self::Denied, Self::Failed],
+            Some(Self::Admitting) => {
+                &[Self::Preparing, Self::Denied, Self::Failed, Self::Cancelled]
+            }
             Some(Self::Preparing) => &[Self::CopyingAhead, Self::ResumingSource],
             Some(Self::CopyingAhead) => &[Self::HandingOver, Self::ResumingSource],
             Some(Self::HandingOver) => &[Self::Committing, Self::ResumingSource],
             Some(Self::Committing) => &[Self::Restoring, Self::ResumingSource],
-            Some(Self::Restoring) => &[Self::Settling, Self::WithdrawingTarget],
-            Some(Self::Settling) => &[Self::Releasing, Self::WithdrawingTarget],
+            Some(Self::Restoring) => &[Self::Settling, Self::WithdrawingTarget, Self::TakingBack],
+            Some(Self::Settling) => &[Self::Releasing, Self::WithdrawingTarget, Self::TakingBack],
             Some(Self::Releasing) => &[Self::Completed],
             Some(Self::WithdrawingTarget) => &[Self::TakingBack, Self::Restoring, Self::Settling],
             Some(Self::TakingBack) => &[Self::ResumingSource],
             Some(Self::ResumingSource) => &[Self::DiscardingTarget],
-            Some(Self::DiscardingTarget) => &[Self::Failed],
-            Some(Self::Completed | Self::Denied | Self::Failed) => &[],
+            Some(Self::DiscardingTarget) => &[Self::Failed, Self::Cancelled],
+            Some(Self::Completed | Self::Denied | Self::Failed | Self::Cancelled) => &[],
         };
         next.contains(&phase)
     }
@@ -197,6 +242,14 @@ pub enum Event {
     Failed(String),
     /// It is not known whether the effect was carried out: the request or its answer was lost.
     Unclear(String),
+    /// An operator has declared the target lost: whatever it has of the container counts for
+    /// nothing any more.
+    TargetLost,
+    /// An operator has declared the source lost.
+    SourceLost,
+    /// Somebody wants the container to stay where it is. What the state's effect has done by then
+    /// is not known.
+    Cancelled,
 }
 
 impl State {
@@ -218,6 +271,7 @@ impl State {
             Self::Completed { .. } => Phase::Completed,
             Self::Denied => Phase::Denied,
             Self::Failed { .. } => Phase::Failed,
+            Self::Cancelled { .. } => Phase::Cancelled,
         }
     }
 
@@ -236,7 +290,10 @@ impl State {
             Self::TakingBack { plan, .. } => Some(Effect::TakeBack(plan)),
             Self::ResumingSource { plan, .. } => Some(Effect::ResumeSource(plan)),
             Self::DiscardingTarget { plan, .. } => Some(Effect::DiscardTarget(plan)),
-            Self::Completed { .. } | Self::Denied | Self::Failed { .. } => None,
+            Self::Completed { .. }
+            | Self::Denied
+            | Self::Failed { .. }
+            | Self::Cancelled { .. } => None,
         }
     }
 
@@ -255,8 +312,30 @@ impl State {
             | Self::ResumingSource { plan, .. }
             | Self::DiscardingTarget { plan, .. }
             | Self::Completed { plan } => Some(plan),
-            Self::Admitting | Self::Denied | Self::Failed { .. } => None,
+            Self::Admitting | Self::Denied | Self::Failed { .. } | Self::Cancelled { .. } => None,
         }
+    }
+
+    /// Which edges an operator can declare lost for this state to be left: those that it waits for.
+    pub fn waits_for(&self) -> &'static [Part] {
+        match self.phase() {
+            Phase::Restoring
+            | Phase::Settling
+            | Phase::WithdrawingTarget
+            | Phase::DiscardingTarget => &[Part::Target],
+            Phase::Releasing => &[Part::Source, Part::Target],
+            Phase::ResumingSource => &[Part::Source],
+            _ => &[],
+        }
+    }
+
+    /// Whether this state's effect remains to be done, whenever the edge is there again, if the
+    /// state is left because that edge was declared lost.
+    pub fn is_owed(&self) -> bool {
+        matches!(
+            self,
+            Self::Releasing { .. } | Self::ResumingSource { .. } | Self::DiscardingTarget { .. }
+        )
     }
 
     /// The container's generation in this state, under which orders are given to the edges;
@@ -280,14 +359,15 @@ impl State {
         })
     }
 
-    /// What went wrong, where something did.
+    /// Why it does not go on, where it does not.
     pub fn cause(&self) -> Option<&Cause> {
         match self {
             Self::WithdrawingTarget { cause, .. }
             | Self::TakingBack { cause, .. }
             | Self::ResumingSource { cause, .. }
             | Self::DiscardingTarget { cause, .. }
-            | Self::Failed { cause } => Some(cause),
+            | Self::Failed { cause }
+            | Self::Cancelled { cause } => Some(cause),
             _ => None,
         }
     }

@@ -62,7 +62,8 @@ pub struct Party {
 }
 
 /// Which part an edge has in a move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Part {
     Source,
     Target,

@@ -2,6 +2,7 @@ use carnet_core::ids::{EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{Auditor, Entry, Event, GrantChange, Wrong};
 use carnet_core::migration::Phase;
+use carnet_core::permit::{Part, Permit, Unverified};
 use carnet_core::policy::{Utilization, Verdict};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -183,6 +184,138 @@ fn a_step_that_was_skipped_is_found() {
         _ => false,
     });
     assert_eq!(wrong.problem, "restoring cannot follow handing over");
+}
+
+/// A move that has come so far, and was cancelled in front of the entry that says so; what is found.
+fn wrong_when_cancelled_before(phase: Phase) -> Vec<Wrong> {
+    let mut entries = History::of(&[MOVED]).entries;
+    let before = |entry: &Entry| match &entry.event {
+        Event::Migration {
+            migration,
+            container,
+            phase: reached,
+            ..
+        } if *reached == phase => Some(Event::Cancel {
+            migration: *migration,
+            container: *container,
+        }),
+        _ => None,
+    };
+    let (at, event) = (0..)
+        .zip(&entries)
+        .find_map(|(at, entry)| Some((at, before(entry)?)))
+        .expect("it comes so far");
+    let cancel = Entry {
+        event,
+        ..entries[at].clone()
+    };
+    entries.insert(at, cancel);
+    audit(&entries)
+}
+
+#[test]
+fn a_move_that_is_committed_although_it_was_cancelled_is_found() {
+    for phase in [
+        Phase::Preparing,
+        Phase::CopyingAhead,
+        Phase::Committing,
+        Phase::Restoring,
+    ] {
+        let found = wrong_when_cancelled_before(phase);
+        let wrong = found.first().expect("it is found");
+        assert!(
+            wrong.problem.ends_with("was cancelled, and goes on"),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn a_cancel_after_the_commit_is_found() {
+    for phase in [Phase::Settling, Phase::Completed] {
+        let found = wrong_when_cancelled_before(phase);
+        let first = found.first().expect("it is found");
+        assert!(first.problem.ends_with("cannot be cancelled"), "{first}");
+    }
+}
+
+#[test]
+fn a_move_that_ends_as_cancelled_although_nobody_did_is_found() {
+    let mut entries = History::of(&[Deed::Move {
+        to: 3,
+        container: 1,
+        fails: 1,
+    }])
+    .entries;
+    let ended = entries.iter_mut().find_map(|entry| match &mut entry.event {
+        Event::Migration { phase, .. } if *phase == Phase::Failed => Some(phase),
+        _ => None,
+    });
+    *ended.expect("it fails") = Phase::Cancelled;
+    let found = audit(&entries);
+    let first = found.first().expect("it is found");
+    assert!(first.problem.starts_with("nobody has cancelled"), "{first}");
+}
+
+/// A move that was taken back from its target without asking it; with `lost`, after an operator had
+/// declared an edge in this part lost.
+fn taken_back_unasked(lost: Option<Part>) -> Vec<Wrong> {
+    let mut entries = History::of(&[Deed::Move {
+        to: 3,
+        container: 1,
+        fails: 4,
+    }])
+    .entries;
+    let at = entries
+        .iter()
+        .position(|entry| {
+            matches!(&entry.event, Event::Migration { phase, .. } if *phase == Phase::WithdrawingTarget)
+        })
+        .expect("it is withdrawn");
+    let Event::Migration {
+        migration,
+        container,
+        ..
+    } = entries[at].event
+    else {
+        unreachable!("it was looked for");
+    };
+    let permit = entries.iter().find_map(|entry| match &entry.event {
+        Event::Permit { permit, .. } => Some(permit),
+        _ => None,
+    });
+    let claim = Unverified::<Permit>::parse(permit.expect("it has a permit"))
+        .unwrap()
+        .into_unverified()
+        .claim;
+    match lost {
+        None => drop(entries.remove(at)),
+        Some(part) => {
+            entries[at].event = Event::Lost {
+                migration,
+                container,
+                edge: match part {
+                    Part::Source => claim.source.edge,
+                    Part::Target => claim.target.edge,
+                },
+                part,
+            };
+        }
+    }
+    audit(&entries)
+}
+
+#[test]
+fn a_container_is_taken_back_unasked_only_from_a_target_that_was_declared_lost() {
+    assert_eq!(taken_back_unasked(Some(Part::Target)), []);
+    for lost in [None, Some(Part::Source)] {
+        let found = taken_back_unasked(lost);
+        let first = found.first().expect("it is found");
+        assert!(
+            first.problem.starts_with("nobody has declared the target"),
+            "{first}"
+        );
+    }
 }
 
 #[test]

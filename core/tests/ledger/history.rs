@@ -358,6 +358,7 @@ impl History {
             Phase::Committing,
         ];
         let reached = usize::from(fails % 8);
+        let cancelled = fails / 8 % 2 == 1 && reached < ahead.len();
         for phase in ahead.iter().take(reached.max(1)) {
             self.phase(migration, number, *phase, true);
         }
@@ -380,8 +381,19 @@ impl History {
             let known = self.containers.get_mut(&number).unwrap();
             (known.place, known.generation) = (from, known.generation + 1);
         }
+        if cancelled {
+            self.put(Event::Cancel {
+                migration,
+                container: container(number),
+            });
+        }
         self.phase(migration, number, Phase::ResumingSource, true);
         self.phase(migration, number, Phase::DiscardingTarget, true);
-        self.phase(migration, number, Phase::Failed, false);
+        let end = if cancelled {
+            Phase::Cancelled
+        } else {
+            Phase::Failed
+        };
+        self.phase(migration, number, end, false);
     }
 }

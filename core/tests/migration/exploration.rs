@@ -125,6 +125,26 @@ impl Explorer {
             change(&mut later);
             next.push((what.to_owned(), later, cost));
         };
+        if world.state.phase().is_before_the_commit() {
+            if world.cancel {
+                // Seen by the runner before the state's next order.
+                own("cancelled", 0, &|w| w.feed(Event::Cancelled));
+            } else {
+                own("asked to cancel", 1, &|w| w.ask_to_cancel());
+            }
+        }
+        for &part in world.state.waits_for() {
+            // Rare, and counted so: an operator does not say it often.
+            own(&format!("the {part:?} is declared lost"), 3, &|w| {
+                w.lose_an_edge(part, self.promises);
+            });
+        }
+        for (index, order) in world.owed.iter().enumerate() {
+            own(&format!("{order:?}, which was owed, arrives"), 0, &|w| {
+                let order = w.owed.remove(index);
+                w.arrive(order, self.promises);
+            });
+        }
         if world.can_lose_memory() {
             own("memory is lost on its way", 1, &|w| {
                 w.lose_memory(self.promises)
@@ -132,6 +152,9 @@ impl Explorer {
         }
         match world.state.effect() {
             None => {}
+            // Compared in the transactions: neither a permit nor a commit after a cancel.
+            Some(Effect::Admit | Effect::Commit(_))
+                if world.cancel && self.promises.compare_the_cancel => {}
             Some(Effect::Admit) => {
                 own("admitted", 0, &|w| w.feed(Event::Admitted(plan())));
                 own("denied", 0, &|w| w.feed(Event::Denied));
@@ -155,9 +178,36 @@ impl Explorer {
                     let (later, cost) = self.meets(world, order, fate)?;
                     Some((format!("{order:?}: {fate:?}"), later, cost))
                 }));
+                if world.cancel && world.state.phase().is_before_the_commit() {
+                    next.extend(self.broken_off(world, order));
+                }
             }
         }
         next
+    }
+
+    /// What may have become of an order that the runner does not wait for any more, because the
+    /// move is cancelled.
+    fn broken_off(&self, world: &World, order: Order) -> Vec<(String, World, u32)> {
+        let after = |what: &str, become_of_it: &dyn Fn(&mut World)| {
+            let mut later = world.clone();
+            become_of_it(&mut later);
+            later.feed(Event::Cancelled);
+            (format!("{order:?}, cancelled: {what}"), later, 0)
+        };
+        vec![
+            after("carried out", &|w| {
+                w.arrive(order, self.promises);
+            }),
+            after("carried out by half", &|w| {
+                // Where there is no half, nothing.
+                let _ = w.arrive_half(order, self.promises);
+            }),
+            after("on its way", &|w| {
+                w.on_their_way.push(order);
+                w.on_their_way.sort_unstable();
+            }),
+        ]
     }
 
     fn meets(&self, world: &World, order: Order, fate: Fate) -> Option<(World, u32)> {
@@ -217,7 +267,12 @@ fn every_invariant_holds_whatever_is_lost_repeated_late_or_killed() {
         explored.paths.len(),
         explored.ends
     );
-    for phase in [Phase::Completed, Phase::Denied, Phase::Failed] {
+    for phase in [
+        Phase::Completed,
+        Phase::Denied,
+        Phase::Failed,
+        Phase::Cancelled,
+    ] {
         assert!(
             explored.ends.contains_key(&phase),
             "{phase} is never reached"
@@ -276,6 +331,25 @@ fn a_target_that_runs_on_without_its_memory_is_found_out() {
 fn a_target_that_says_too_early_that_its_memory_is_there_is_found_out() {
     let promises = Promises {
         wait_for_memory: false,
+        ..ALL_KEPT
+    };
+    assert!(violation(promises).is_some());
+}
+
+#[test]
+fn a_commit_that_does_not_ask_whether_the_move_was_cancelled_is_found_out() {
+    let promises = Promises {
+        compare_the_cancel: false,
+        ..ALL_KEPT
+    };
+    let (name, path) = violation(promises).expect("a violation");
+    assert_eq!(name, "what is cancelled is not committed", "{path}");
+}
+
+#[test]
+fn an_end_that_forgets_what_a_lost_edge_owes_is_found_out() {
+    let promises = Promises {
+        keep_what_is_owed: false,
         ..ALL_KEPT
     };
     assert!(violation(promises).is_some());

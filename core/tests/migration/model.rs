@@ -2,6 +2,7 @@
 //! row of it, and the requests that are still on their way.
 
 use carnet_core::migration::{Effect, Event, Phase, State, Strategy, step};
+use carnet_core::permit::Part;
 
 use crate::steps::plan;
 
@@ -18,6 +19,9 @@ pub enum Order {
     Clean,
     Resume,
     Discard,
+    /// `Discard` under the generation with which the container was taken back: also a copy that
+    /// has run.
+    DiscardTakenBack,
 }
 
 /// What an edge answers.
@@ -74,6 +78,10 @@ pub struct Promises {
     pub kill_what_lost_memory: bool,
     /// `settle` is answered as done only once all memory is there.
     pub wait_for_memory: bool,
+    /// The commit is refused once somebody was told that the move is cancelled.
+    pub compare_the_cancel: bool,
+    /// What is to be done at an edge that was declared lost is kept until it is there again.
+    pub keep_what_is_owed: bool,
 }
 
 pub const ALL_KEPT: Promises = Promises {
@@ -82,6 +90,8 @@ pub const ALL_KEPT: Promises = Promises {
     unclear_is_not_failed: true,
     kill_what_lost_memory: true,
     wait_for_memory: true,
+    compare_the_cancel: true,
+    keep_what_is_owed: true,
 };
 
 #[derive(Debug, Clone)]
@@ -92,6 +102,12 @@ pub struct World {
     pub position: usize,
     pub generation: u64,
     pub place: Place,
+    /// Somebody wanted the move to be cancelled, and was told that it will be. Saved.
+    pub cancel: bool,
+    /// What an operator has declared lost. Saved.
+    pub lost: (bool, bool),
+    /// What edges that were declared lost are still to be told. Saved.
+    pub owed: Vec<Order>,
     pub source: Source,
     pub target: Target,
     /// Requests given up by the control plane that have not arrived yet.
@@ -100,8 +116,8 @@ pub struct World {
 
 /// A [`World`] for comparing: the texts of causes are left out.
 pub type Key = (
-    (Strategy, Phase, Option<Phase>, usize),
-    usize,
+    (Strategy, Phase, Option<(Phase, bool)>, usize),
+    (usize, bool, (bool, bool), Vec<Order>),
     u64,
     Place,
     Source,
@@ -117,6 +133,9 @@ impl World {
             position: 0,
             generation: plan().generation(),
             place: Place::Source,
+            cancel: false,
+            lost: (false, false),
+            owed: Vec::new(),
             source: Source {
                 process: Process::Running,
                 ended: None,
@@ -143,10 +162,12 @@ impl World {
             (
                 self.strategy,
                 self.state.phase(),
-                self.state.cause().map(|cause| cause.phase),
+                self.state
+                    .cause()
+                    .map(|cause| (cause.phase, cause.cancelled)),
                 failures,
             ),
-            self.position,
+            (self.position, self.cancel, self.lost, self.owed.clone()),
             self.generation,
             self.place,
             self.source.clone(),
@@ -164,6 +185,11 @@ impl World {
             Some(Effect::Restore(_)) => &[Order::Restore],
             Some(Effect::Settle(_)) => &[Order::Settle],
             Some(Effect::Release(_)) => &[Order::Release, Order::Clean],
+            Some(Effect::DiscardTarget(plan))
+                if self.state.generation() == Some(plan.taken_back_generation()) =>
+            {
+                &[Order::DiscardTakenBack]
+            }
             Some(Effect::WithdrawTarget(_) | Effect::DiscardTarget(_)) => &[Order::Discard],
             Some(Effect::ResumeSource(_)) => &[Order::Resume],
             Some(Effect::Admit | Effect::Commit(_) | Effect::TakeBack(_)) | None => &[],
@@ -185,6 +211,33 @@ impl World {
         );
         (self.generation, self.place) = (plan.committed_generation(), Place::Target);
         self.feed(Event::Done);
+    }
+
+    /// The control plane's transaction: the wish is saved, if the commit has not been.
+    pub fn ask_to_cancel(&mut self) {
+        assert!(self.state.phase().is_before_the_commit());
+        self.cancel = true;
+    }
+
+    /// An operator says so; what remains to be done there is kept.
+    pub fn lose_an_edge(&mut self, part: Part, promises: Promises) {
+        if self.state.is_owed() && promises.keep_what_is_owed {
+            self.owed.extend_from_slice(self.orders());
+            self.owed.sort_unstable();
+        }
+        match part {
+            Part::Source => self.lost.0 = true,
+            Part::Target => self.lost.1 = true,
+        }
+        self.feed(match part {
+            Part::Source => Event::SourceLost,
+            Part::Target => Event::TargetLost,
+        });
+    }
+
+    /// The target was declared lost while it may have had a copy, and has not been reached since.
+    fn target_is_on_its_own(&self) -> bool {
+        self.lost.1 && self.target.ended.is_none()
     }
 
     pub fn take_back(&mut self) {
@@ -209,11 +262,16 @@ impl World {
             | Order::Restore
             | Order::Settle
             | Order::Clean
-            | Order::Discard => (self.target.ended, false),
+            | Order::Discard
+            | Order::DiscardTakenBack => (self.target.ended, false),
         };
         if let Some(ended) = ended
             && promises.remember_the_end
         {
+            let order = match order {
+                Order::DiscardTakenBack => Order::Discard,
+                order => order,
+            };
             return if ended == order {
                 Answer::Done
             } else {
@@ -250,20 +308,27 @@ impl World {
             Order::Clean => target.images = false,
             Order::Resume if source.process == Process::Gone => return Answer::Refused,
             Order::Resume => source.process = Process::Running,
-            Order::Discard => {
+            Order::Discard | Order::DiscardTakenBack => {
                 (target.prepared, target.images, target.running) = (false, false, false);
             }
         }
         if matches!(
             order,
-            Order::Release | Order::Resume | Order::Clean | Order::Discard
+            Order::Release
+                | Order::Resume
+                | Order::Clean
+                | Order::Discard
+                | Order::DiscardTakenBack
         ) {
             let ended = if at_source {
                 &mut source.ended
             } else {
                 &mut target.ended
             };
-            *ended = Some(order);
+            *ended = Some(match order {
+                Order::DiscardTakenBack => Order::Discard,
+                order => order,
+            });
         }
         Answer::Done
     }
@@ -342,6 +407,10 @@ impl World {
                 "nothing runs without its memory",
                 !(self.target.running && self.target.lost_memory),
             ),
+            (
+                "what is cancelled is not committed",
+                !self.cancel || self.generation == plan().generation(),
+            ),
             ("it ends as it says", self.invariant_ends_as_it_says()),
         ]
         .into_iter()
@@ -349,7 +418,9 @@ impl World {
     }
 
     fn invariant_never_two_running_copies(&self) -> bool {
-        !(self.source.process == Process::Running && self.target.running)
+        // An operator's word stands for it until then.
+        self.target_is_on_its_own()
+            || !(self.source.process == Process::Running && self.target.running)
     }
 
     fn invariant_one_can_be_brought_back(&self) -> bool {
@@ -357,23 +428,28 @@ impl World {
     }
 
     fn invariant_no_freeze_without_a_plan(&self) -> bool {
-        self.source.process != Process::Frozen || self.state.plan().is_some()
+        // Or one that was declared lost, and is to resume when it is there again.
+        self.source.process != Process::Frozen
+            || self.state.plan().is_some()
+            || self.owed.contains(&Order::Resume)
     }
 
     fn invariant_target_runs_only_after_the_commit(&self) -> bool {
         !self.target.running || self.generation > plan().generation()
     }
 
-    /// But where memory was lost on its way, which its owner has accepted.
+    /// But where memory was lost on its way, which its owner has accepted, or the target was declared
+    /// lost.
     fn invariant_source_never_runs_stale(&self) -> bool {
-        !(self.source.process == Process::Running
-            && self.target.has_run
-            && !self.target.lost_memory)
+        self.source.process != Process::Running
+            || !self.target.has_run
+            || self.target.lost_memory
+            || self.lost.1
     }
 
     fn invariant_runs_where_control_says(&self) -> bool {
         match self.place {
-            Place::Source => !self.target.running,
+            Place::Source => !self.target.running || self.target_is_on_its_own(),
             Place::Target => self.source.process != Process::Running,
         }
     }
@@ -384,19 +460,20 @@ impl World {
 
     fn invariant_ends_as_it_says(&self) -> bool {
         let before = plan().generation();
-        let untouched = self.source.process == Process::Running
-            && !self.target.running
-            && !self.target.images
-            && !self.target.prepared
+        let owes = |orders: &[Order]| orders.iter().any(|order| self.owed.contains(order));
+        let discarded = !self.target.running && !self.target.images && !self.target.prepared;
+        let untouched = (self.source.process == Process::Running || owes(&[Order::Resume]))
+            && (discarded || owes(&[Order::Discard, Order::DiscardTakenBack]))
             && self.place == Place::Source;
         match self.state {
             State::Completed { .. } => {
                 self.target.running
-                    && !self.target.images
-                    && self.source.process == Process::Gone
+                    && (!self.target.images || owes(&[Order::Clean]))
+                    && (self.source.process == Process::Gone || owes(&[Order::Release]))
                     && (self.generation, self.place) == (before + 1, Place::Target)
             }
             State::Denied => untouched && self.generation == before,
+            State::Cancelled { .. } => untouched && self.cancel && self.generation == before,
             State::Failed { .. } => untouched && [before, before + 2].contains(&self.generation),
             _ => true,
         }
