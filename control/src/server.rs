@@ -33,6 +33,7 @@ use crate::keys::{self, KeyError, PermitKey, Purpose};
 use crate::migrate::{Migrations, Pace};
 use crate::secret::Secret;
 use crate::store::{NewAccount, NewToken, Store, StoreError};
+use crate::web::Address;
 use crate::witnesses::{WitnessAddress, Witnesses};
 use crate::{clock, monitor, renewal};
 
@@ -173,7 +174,9 @@ pub async fn run(
         let listener = TlsListener::new(listener, tls).map_err(unknown_listener)?;
         addresses.push(axum::serve::Listener::local_addr(&listener).map_err(unknown_listener)?);
         let mut stopping = stopping.clone();
-        let service = router.clone().into_make_service();
+        let service = router
+            .clone()
+            .into_make_service_with_connect_info::<Address>();
         serving.spawn(async move {
             axum::serve(listener, service)
                 .with_graceful_shutdown(async move {

@@ -70,6 +70,26 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "not allowed", detail)
     }
 
+    /// What was put in is right in form, and refused.
+    pub fn refused_input(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "refused-input",
+            "not accepted",
+            detail,
+        )
+    }
+
+    /// It was asked for too often.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-attempts",
+            "too many attempts",
+            detail,
+        )
+    }
+
     /// It is there already, or in a state in which this cannot be done.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", "conflict", detail)

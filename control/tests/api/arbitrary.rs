@@ -164,7 +164,7 @@ fn no_body_is_carnets_fault() {
         .iter()
         .filter(|(method, _, _)| takes(method))
         .collect();
-    assert_eq!(routes.len(), 19);
+    assert_eq!(routes.len(), 20);
     for (method, route, _) in routes {
         let ask = |body: Value| {
             let ask = plane.ask(method.clone(), &filled(route)).by(&all);
