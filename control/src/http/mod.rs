@@ -7,7 +7,7 @@ pub mod access;
 pub(crate) mod accounts;
 mod audits;
 mod containers;
-mod edges;
+pub(crate) mod edges;
 mod enrolments;
 mod idempotency;
 mod keys;
@@ -15,7 +15,7 @@ mod ledger;
 mod migrations;
 pub mod openapi;
 pub mod problem;
-mod share_keys;
+pub(crate) mod share_keys;
 mod tokens;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use carnet_api::v1::Problem;
+use carnet_api::v1::{Problem, Role};
 use carnet_core::ids::SessionId;
 
 use super::fields::Fields;
@@ -20,6 +20,9 @@ use crate::http::access::{Caller, names};
 use crate::http::problem::ApiError;
 use crate::secret;
 
+const EDGE_OWNER: Access = Roles(&[Role::EdgeOwner]);
+const OWNERS: Access = Roles(&[Role::EdgeOwner, Role::ContainerOwner]);
+
 /// Every page.
 pub const PAGES: &[(Method, &str, Access)] = &[
     (Method::GET, "/", AnyAccount),
@@ -31,6 +34,16 @@ pub const PAGES: &[(Method, &str, Access)] = &[
     (Method::GET, "/account", AnyAccount),
     (Method::POST, "/account/password", AnyAccount),
     (Method::POST, "/account/sessions/{session}/end", AnyAccount),
+    (Method::GET, "/edges", OWNERS),
+    (Method::GET, "/register-edge", EDGE_OWNER),
+    (Method::POST, "/register-edge", EDGE_OWNER),
+    (Method::GET, "/edges/{edge}", OWNERS),
+    (Method::GET, "/edges/{edge}/attributes", EDGE_OWNER),
+    (Method::POST, "/edges/{edge}/attributes", EDGE_OWNER),
+    (Method::POST, "/edges/{edge}/enrol", EDGE_OWNER),
+    (Method::POST, "/edges/{edge}/disenrol", EDGE_OWNER),
+    (Method::POST, "/edges/{edge}/share", EDGE_OWNER),
+    (Method::POST, "/share-keys/{key}/revoke", EDGE_OWNER),
 ];
 
 /// Who looks at a page.

@@ -42,11 +42,11 @@ struct RegisterPage {
     form: Form,
 }
 
-fn log_in_fields() -> Form {
+fn log_in_fields(onward: &str) -> Form {
     Form::new(vec![
         Field::new("name", "Name", Kind::Name),
         Field::new("password", "Password", Kind::Password),
-        Field::new("next", "", Kind::Hidden),
+        Field::new("next", "", Kind::Hidden).value(onward),
     ])
 }
 
@@ -82,13 +82,9 @@ pub(super) async fn log_in_form(
         return Ok(Redirect::to("/").into_response());
     }
     let Query(onward) = onward.unwrap_or_default();
-    let mut form = log_in_fields();
-    for field in form.fields.iter_mut().filter(|field| field.name == "next") {
-        field.value.clone_from(&onward.next);
-    }
     shown(&LogInPage {
         frame: Frame::of(&visitor),
-        form,
+        form: log_in_fields(&onward.next),
     })
 }
 
@@ -152,8 +148,8 @@ pub(super) async fn log_in(
             logged_in(&web.app, account, &visitor, &headers, &onward).await
         }
         Err(error) => {
-            let status = StatusCode::from_u16(error.0.status).unwrap_or(StatusCode::FORBIDDEN);
-            let form = log_in_fields().filled(&fields).refused(error)?;
+            let status = error.status();
+            let form = log_in_fields("").filled(&fields).refused(error)?;
             let frame = Frame::of(&visitor);
             page(status, &LogInPage { frame, form })
         }
@@ -219,7 +215,7 @@ pub(super) async fn register(
     match made {
         Ok(account) => logged_in(&web.app, account.id, &visitor, &headers, "/").await,
         Err(error) => {
-            let status = StatusCode::from_u16(error.0.status).unwrap_or(StatusCode::FORBIDDEN);
+            let status = error.status();
             let form = register_fields().filled(&fields).refused(error)?;
             let frame = Frame::of(&visitor);
             page(status, &RegisterPage { frame, form })
@@ -315,7 +311,7 @@ pub(super) async fn change_password(
     let (status, form, changed) = match changed {
         Ok(()) => (StatusCode::OK, password_fields(), true),
         Err(error) => {
-            let status = StatusCode::from_u16(error.0.status).unwrap_or(StatusCode::FORBIDDEN);
+            let status = error.status();
             (status, password_fields().refused(error)?, false)
         }
     };

@@ -22,7 +22,7 @@ pub(super) struct Field {
     pub paper: Option<&'static str>,
     pub kind: Kind,
     /// What may stand there.
-    pub hint: &'static str,
+    pub hint: String,
     pub value: String,
     pub faults: Vec<InputFault>,
 }
@@ -30,10 +30,13 @@ pub(super) struct Field {
 /// How a field is filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
+    Text,
     Name,
     NewPassword,
     Password,
     Hidden,
+    /// One of these: what is sent, and what is shown.
+    Choice(Vec<(String, String)>),
     /// Any of these.
     Boxes(Vec<(&'static str, &'static str)>),
 }
@@ -45,14 +48,25 @@ impl Field {
             label,
             paper: None,
             kind,
-            hint: "",
+            hint: String::new(),
             value: String::new(),
             faults: Vec::new(),
         }
     }
 
-    pub(super) fn hint(mut self, hint: &'static str) -> Self {
-        self.hint = hint;
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    pub(super) fn value(mut self, value: impl Into<String>) -> Self {
+        self.value = value.into();
+        self
+    }
+
+    /// With the paper's name of it.
+    pub(super) fn paper(mut self, name: &'static str) -> Self {
+        self.paper = Some(name);
         self
     }
 

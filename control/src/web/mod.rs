@@ -8,6 +8,7 @@
 pub mod access;
 mod account;
 mod asset;
+mod edges;
 mod fields;
 mod form;
 mod page;
@@ -27,7 +28,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use carnet_api::tls::TlsListener;
-use carnet_api::v1::Problem;
+use carnet_api::v1::{Problem, Role};
 use tokio::net::TcpListener;
 
 use self::page::Frame;
@@ -84,6 +85,20 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
             "/account/sessions/{session}/end",
             post(account::end_session),
         )
+        .route("/edges", get(edges::list))
+        .route(
+            "/register-edge",
+            get(edges::register_form).post(edges::register),
+        )
+        .route("/edges/{edge}", get(edges::show))
+        .route(
+            "/edges/{edge}/attributes",
+            get(edges::describe_form).post(edges::describe),
+        )
+        .route("/edges/{edge}/enrol", post(edges::enrol))
+        .route("/edges/{edge}/disenrol", post(edges::disenrol))
+        .route("/edges/{edge}/share", post(edges::share))
+        .route("/share-keys/{key}/revoke", post(edges::revoke))
         .route_layer(middleware::from_fn_with_state(web.clone(), access::enforce))
         .route("/assets/{file}", get(asset::serve))
         .with_state(web)
@@ -94,8 +109,12 @@ async fn home(caller: Caller) -> Redirect {
     Redirect::to(begin(&caller))
 }
 
-fn begin(_caller: &Caller) -> &'static str {
-    "/account"
+fn begin(caller: &Caller) -> &'static str {
+    if caller.is(Role::EdgeOwner) || caller.is(Role::ContainerOwner) {
+        "/edges"
+    } else {
+        "/account"
+    }
 }
 
 /// Whether a request that fits no route was meant for a page.

@@ -1,7 +1,7 @@
 use askama::Template;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use carnet_api::v1::Problem;
+use carnet_api::v1::{Problem, Role};
 
 use super::access::Visitor;
 use super::asset;
@@ -17,6 +17,8 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form
 pub(super) struct Frame {
     /// Who is logged in.
     pub name: Option<String>,
+    pub lends_edges: bool,
+    pub owns_containers: bool,
     /// For each form.
     pub form_token: String,
     pub style: String,
@@ -26,6 +28,8 @@ impl Default for Frame {
     fn default() -> Self {
         Self {
             name: None,
+            lends_edges: false,
+            owns_containers: false,
             form_token: String::new(),
             style: asset::style_path(),
         }
@@ -35,8 +39,11 @@ impl Default for Frame {
 impl Frame {
     pub(super) fn of(visitor: &Visitor) -> Self {
         let caller = visitor.known.as_ref().map(|(caller, _)| caller);
+        let is = |role| caller.is_some_and(|caller| caller.is(role));
         Self {
             name: caller.map(|caller| caller.name.clone()),
+            lends_edges: is(Role::EdgeOwner),
+            owns_containers: is(Role::ContainerOwner),
             form_token: visitor.form_token.clone(),
             style: asset::style_path(),
         }

@@ -1,6 +1,6 @@
 //! Quantities and states in words, as pages tell them.
 
-use carnet_api::v1::Role;
+use carnet_api::v1::{Health, HealthState, Role, UtilizationReading};
 use carnet_core::instant::UnixMillis;
 
 pub(super) fn role(role: Role) -> &'static str {
@@ -12,21 +12,109 @@ pub(super) fn role(role: Role) -> &'static str {
     }
 }
 
+/// The parts of a text, and whether each is code: what stands between backquotes.
+pub(super) fn pieces(text: &str) -> Vec<(bool, &str)> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((before, (code, after))) = rest
+        .split_once('`')
+        .and_then(|(before, after)| Some((before, after.split_once('`')?)))
+    {
+        pieces.push((false, before));
+        pieces.push((true, code));
+        rest = after;
+    }
+    pieces.push((false, rest));
+    pieces
+}
+
+/// A state: how good it is, by a sign and a word. The colour is never alone.
+#[derive(Debug, Clone)]
+pub(super) struct Sign {
+    /// A class of the style sheet: `good`, `warn`, `bad`, `none`.
+    pub class: &'static str,
+    pub sign: &'static str,
+    pub word: &'static str,
+}
+
+impl Sign {
+    pub(super) const fn new(class: &'static str, word: &'static str) -> Self {
+        let sign = match class.as_bytes() {
+            b"good" => "●",
+            b"warn" => "▲",
+            b"bad" => "✕",
+            _ => "○",
+        };
+        Self { class, sign, word }
+    }
+}
+
+pub(super) fn health(health: &Health, enrolled: bool) -> Sign {
+    match health.state {
+        _ if !enrolled => Sign::new("none", "not enrolled"),
+        HealthState::Unknown => Sign::new("none", "not looked at yet"),
+        HealthState::Healthy => Sign::new("good", "healthy"),
+        HealthState::Degraded => Sign::new("warn", "degraded"),
+        HealthState::Unreachable => Sign::new("bad", "unreachable"),
+    }
+}
+
+/// CPU and memory use, as they were read.
+#[derive(Debug, Clone)]
+pub(super) struct Use {
+    pub cpu: String,
+    pub memory: String,
+    pub read: String,
+}
+
+pub(super) fn utilization(reading: &UtilizationReading, now: UnixMillis) -> Use {
+    Use {
+        cpu: format!("{:.1}", reading.cpu_percent),
+        memory: format!("{:.1}", reading.memory_percent),
+        read: ago(reading.read_at_ms, now),
+    }
+}
+
 /// How long ago `at` was.
 pub(super) fn ago(at: UnixMillis, now: UnixMillis) -> String {
-    let seconds = (now.0 - at.0) / 1_000;
+    if now.0 - at.0 < 1_000 {
+        "now".to_owned()
+    } else {
+        format!("{} ago", lasting(at, now))
+    }
+}
+
+/// How long it is since `since`.
+pub(super) fn lasting(since: UnixMillis, now: UnixMillis) -> String {
+    let seconds = (now.0 - since.0).max(0) / 1_000;
     match seconds {
-        ..1 => "now".to_owned(),
-        1..90 => format!("{seconds} s ago"),
-        90..5_400 => format!("{} min ago", seconds / 60),
-        5_400..172_800 => format!("{} h ago", seconds / 3_600),
-        _ => format!("{} days ago", seconds / 86_400),
+        ..90 => format!("{seconds} s"),
+        90..5_400 => format!("{} min", seconds / 60),
+        5_400..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_between_backquotes_is_code() {
+        assert_eq!(
+            pieces("`a` is not `b c`."),
+            [
+                (false, ""),
+                (true, "a"),
+                (false, " is not "),
+                (true, "b c"),
+                (false, ".")
+            ]
+        );
+        for plain in ["", "plain", "one ` alone"] {
+            assert_eq!(pieces(plain), [(false, plain)]);
+        }
+    }
 
     #[test]
     fn an_age_is_told_in_the_unit_that_fits() {

@@ -87,7 +87,10 @@ async fn everything_that_is_wrong_with_a_registration_is_told_at_its_field() {
         ("roles", "edge_owner"),
     ];
     let page = browser.fill("/register", "/register", &again).await;
-    assert!(page.is(409).contains("there is an account `ann` already"));
+    assert!(
+        page.is(409)
+            .contains("there is an account <code>ann</code> already")
+    );
 }
 
 #[tokio::test]

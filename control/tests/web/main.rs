@@ -24,6 +24,8 @@ mod plane;
 
 mod access;
 mod browser;
+mod edges;
 mod forgery;
 mod log_in;
+mod markup;
 mod sessions;

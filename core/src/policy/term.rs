@@ -17,6 +17,16 @@ impl Country {
         lower.as_bytes().try_into().ok().map(Self)
     }
 
+    /// Every country's code, with its English short name, by name.
+    pub fn every() -> Vec<(String, &'static str)> {
+        let mut every: Vec<_> = rust_iso3166::ALL
+            .iter()
+            .map(|country| (country.alpha2.to_ascii_lowercase(), country.name))
+            .collect();
+        every.sort_unstable_by_key(|(_, name)| *name);
+        every
+    }
+
     pub fn code(&self) -> &str {
         // Only ASCII letters get in.
         std::str::from_utf8(&self.0).unwrap_or_default()
