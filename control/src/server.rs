@@ -39,7 +39,7 @@ use crate::{clock, monitor, renewal};
 
 /// A reading that is older counts as none. It is taken when it is asked for, so that this is what
 /// the request and the answer may take.
-const MAX_READING_AGE_MS: u64 = 10_000;
+pub(crate) const MAX_READING_AGE_MS: u64 = 10_000;
 /// How long requests under way may take to end when the control plane stops.
 const GRACE: Duration = Duration::from_secs(5);
 /// The name of the account that the first start makes.

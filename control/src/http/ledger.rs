@@ -164,6 +164,17 @@ fn shown(numbered: &Numbered) -> Result<LedgerEntry, ApiError> {
     })
 }
 
+/// At most `limit` entries from number `from` on that `filter` wants, the oldest first.
+pub(crate) async fn matching(
+    app: &App,
+    filter: &EntryFilter,
+    from: u64,
+    limit: u32,
+) -> Result<Vec<LedgerEntry>, ApiError> {
+    let found = app.store.find_entries(filter, from, limit).await?;
+    found.iter().map(shown).collect()
+}
+
 /// Entries of the ledger, the oldest first.
 #[utoipa::path(
     get, path = "/v1/ledger/entries", tag = "ledger", operation_id = "list_ledger_entries",
@@ -200,11 +211,8 @@ async fn list(
     if let Some(edge) = &wanted.edge {
         filter.edge = Some(edge_id(&app, edge).await?);
     }
-    let found = app
-        .store
-        .find_entries(&filter, wanted.from.unwrap_or(0), limit)
-        .await?;
-    Ok(Json(found.iter().map(shown).collect::<Result<_, _>>()?))
+    let from = wanted.from.unwrap_or(0);
+    Ok(Json(matching(&app, &filter, from, limit).await?))
 }
 
 /// One entry, with the proof that the ledger has it.

@@ -76,7 +76,7 @@ fn may_see(caller: &Caller, record: &MigrationRecord) -> bool {
 }
 
 /// A migration that the caller may see; others' answer as if they were not there.
-async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migration, ApiError> {
+pub(crate) async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migration, ApiError> {
     let missing = || ApiError::not_found("migration", id);
     let parsed: MigrationId = id.parse().map_err(|_| missing())?;
     let record = app.store.migration(parsed).await?;
@@ -84,6 +84,70 @@ async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migration, ApiE
         .filter(|record| may_see(caller, record))
         .map(|record| record.migration)
         .ok_or_else(missing)
+}
+
+/// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
+pub(crate) async fn all_visible(
+    app: &App,
+    caller: &Caller,
+    container: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Migration>, ApiError> {
+    let owner = (!caller.sees_everything()).then_some(caller.account);
+    let records = app.store.migrations(owner, container, limit).await?;
+    Ok(records.into_iter().map(|record| record.migration).collect())
+}
+
+/// Begins to move a container of the caller's.
+pub(crate) async fn begin(
+    app: &App,
+    caller: &Caller,
+    asked: CreateMigration,
+) -> Result<MigrationId, ApiError> {
+    let container = containers::owned(app, caller, &asked.container).await?;
+    if container.registration != ContainerRegistration::Confirmed {
+        return Err(ApiError::conflict(format!(
+            "it has not been shown that `{}` is yours: place its claim code inside it (carnet container claim, then prove), or have its edge's owner confirm it",
+            container.name
+        )));
+    }
+    // What can only fail is told now, not kept as a migration.
+    app.migrations.check(container.id, &asked.to).await?;
+    if asked.strategy == Some(Strategy::PostCopy) && !container.allow_post_copy {
+        return Err(ApiError::conflict(format!(
+            "`{0}` is not to be moved by post-copy; its owner can allow it: carnet container allow-post-copy {0}",
+            container.name
+        )));
+    }
+    let new = NewMigration {
+        id: MigrationId::from_uuid(Uuid::now_v7()),
+        container: container.id,
+        requested_by: caller.account,
+        to: asked.to,
+        strategy: asked.strategy.map(Into::into),
+        source: container.edge,
+        created_at: clock::now(),
+    };
+    let id = new.id;
+    match app.migrations.begin(new).await {
+        Err(error) if error.is_duplicate() => {
+            let under_way = containers::owned(app, caller, &container.id.to_string()).await?;
+            return Err(ApiError::conflict(format!(
+                "`{}` is being moved already{}; wait for its end",
+                container.name,
+                under_way
+                    .migration
+                    .map(|id| format!(", by migration {id}"))
+                    .unwrap_or_default()
+            )));
+        }
+        Err(error) if error.is_dangling() => {
+            return Err(ApiError::not_found("container", &asked.container));
+        }
+        // A crash from here on: the next start takes the migration up.
+        done => done?,
+    }
+    Ok(id)
 }
 
 /// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
@@ -108,14 +172,8 @@ async fn list(
             "1 to 1,000",
         ));
     }
-    let owner = (!caller.sees_everything()).then_some(caller.account);
-    let records = app
-        .store
-        .migrations(owner, listing.container.as_deref(), limit)
-        .await?;
-    Ok(Json(
-        records.into_iter().map(|record| record.migration).collect(),
-    ))
+    let container = listing.container.as_deref();
+    Ok(Json(all_visible(&app, &caller, container, limit).await?))
 }
 
 /// Asks for a move. The candidates are audited in turn, until one is permitted; the container
@@ -144,50 +202,8 @@ async fn create(
 ) -> Result<Response, ApiError> {
     let Query(waiting) = waiting?;
     let limit = waiting.limit()?;
-    let container = containers::owned(&app, &caller, &asked.container).await?;
-    if container.registration != ContainerRegistration::Confirmed {
-        return Err(ApiError::conflict(format!(
-            "it has not been shown that `{}` is yours: place its claim code inside it (carnet container claim, then prove), or have its edge's owner confirm it",
-            container.name
-        )));
-    }
-    // What can only fail is told now, not kept as a migration.
-    app.migrations.check(container.id, &asked.to).await?;
-    if asked.strategy == Some(Strategy::PostCopy) && !container.allow_post_copy {
-        return Err(ApiError::conflict(format!(
-            "`{0}` is not to be moved by post-copy; its owner can allow it: carnet container allow-post-copy {0}",
-            container.name
-        )));
-    }
-    let new = NewMigration {
-        id: MigrationId::from_uuid(Uuid::now_v7()),
-        container: container.id,
-        requested_by: caller.account,
-        to: asked.to,
-        strategy: asked.strategy.map(Into::into),
-        source: container.edge,
-        created_at: clock::now(),
-    };
     let news = app.migrations.news();
-    let id = new.id;
-    match app.migrations.begin(new).await {
-        Err(error) if error.is_duplicate() => {
-            let under_way = containers::owned(&app, &caller, &container.id.to_string()).await?;
-            return Err(ApiError::conflict(format!(
-                "`{}` is being moved already{}; wait for its end",
-                container.name,
-                under_way
-                    .migration
-                    .map(|id| format!(", by migration {id}"))
-                    .unwrap_or_default()
-            )));
-        }
-        Err(error) if error.is_dangling() => {
-            return Err(ApiError::not_found("container", &asked.container));
-        }
-        // A crash from here on: the next start takes the migration up.
-        done => done?,
-    }
+    let id = begin(&app, &caller, asked).await?;
     let migration = wait(&app, &caller, id, news, limit).await?;
     let status = if migration.state.is_ended() {
         StatusCode::OK

@@ -5,14 +5,14 @@
 
 pub mod access;
 pub(crate) mod accounts;
-mod audits;
-mod containers;
+pub(crate) mod audits;
+pub(crate) mod containers;
 pub(crate) mod edges;
 mod enrolments;
 mod idempotency;
 mod keys;
-mod ledger;
-mod migrations;
+pub(crate) mod ledger;
+pub(crate) mod migrations;
 pub mod openapi;
 pub mod problem;
 pub(crate) mod share_keys;

@@ -21,7 +21,16 @@ use crate::http::problem::ApiError;
 use crate::secret;
 
 const EDGE_OWNER: Access = Roles(&[Role::EdgeOwner]);
-const OWNERS: Access = Roles(&[Role::EdgeOwner, Role::ContainerOwner]);
+const CONTAINER_OWNER: Access = Roles(&[Role::ContainerOwner]);
+/// Pages show of each kind of thing what its reader may see.
+const READERS: Access = Roles(&[
+    Role::EdgeOwner,
+    Role::ContainerOwner,
+    Role::Auditor,
+    Role::Administrator,
+]);
+const MIGRATION_READERS: Access =
+    Roles(&[Role::ContainerOwner, Role::Auditor, Role::Administrator]);
 
 /// Every page.
 pub const PAGES: &[(Method, &str, Access)] = &[
@@ -34,16 +43,65 @@ pub const PAGES: &[(Method, &str, Access)] = &[
     (Method::GET, "/account", AnyAccount),
     (Method::POST, "/account/password", AnyAccount),
     (Method::POST, "/account/sessions/{session}/end", AnyAccount),
-    (Method::GET, "/edges", OWNERS),
+    (Method::GET, "/edges", READERS),
     (Method::GET, "/register-edge", EDGE_OWNER),
     (Method::POST, "/register-edge", EDGE_OWNER),
-    (Method::GET, "/edges/{edge}", OWNERS),
+    (Method::GET, "/edges/{edge}", READERS),
     (Method::GET, "/edges/{edge}/attributes", EDGE_OWNER),
     (Method::POST, "/edges/{edge}/attributes", EDGE_OWNER),
     (Method::POST, "/edges/{edge}/enrol", EDGE_OWNER),
     (Method::POST, "/edges/{edge}/disenrol", EDGE_OWNER),
     (Method::POST, "/edges/{edge}/share", EDGE_OWNER),
+    (Method::POST, "/share-keys", CONTAINER_OWNER),
     (Method::POST, "/share-keys/{key}/revoke", EDGE_OWNER),
+    (Method::GET, "/containers", READERS),
+    (Method::GET, "/register-container", CONTAINER_OWNER),
+    (Method::POST, "/register-container", CONTAINER_OWNER),
+    (Method::GET, "/containers/{container}", READERS),
+    (
+        Method::GET,
+        "/containers/{container}/requirements",
+        CONTAINER_OWNER,
+    ),
+    (
+        Method::POST,
+        "/containers/{container}/requirements",
+        CONTAINER_OWNER,
+    ),
+    (
+        Method::POST,
+        "/containers/{container}/claim",
+        CONTAINER_OWNER,
+    ),
+    (
+        Method::POST,
+        "/containers/{container}/check-claim",
+        CONTAINER_OWNER,
+    ),
+    (Method::POST, "/containers/{container}/confirm", EDGE_OWNER),
+    (
+        Method::POST,
+        "/containers/{container}/allow-post-copy",
+        CONTAINER_OWNER,
+    ),
+    (
+        Method::POST,
+        "/containers/{container}/forget",
+        CONTAINER_OWNER,
+    ),
+    (
+        Method::POST,
+        "/containers/{container}/audit",
+        CONTAINER_OWNER,
+    ),
+    (Method::GET, "/containers/{container}/move", CONTAINER_OWNER),
+    (
+        Method::POST,
+        "/containers/{container}/move",
+        CONTAINER_OWNER,
+    ),
+    (Method::GET, "/migrations", MIGRATION_READERS),
+    (Method::GET, "/migrations/{migration}", MIGRATION_READERS),
 ];
 
 /// Who looks at a page.

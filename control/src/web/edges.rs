@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::access::Visitor;
 use super::fields::Fields;
 use super::form::{Field, Form, Kind};
-use super::page::{Frame, page, shown};
+use super::page::{Frame, Secret, page, shown};
 use super::words::{self, Sign, Use, ago, lasting};
 use crate::clock;
 use crate::http::App;
@@ -73,20 +73,26 @@ fn declared(edge: &Edge) -> Attributes {
 struct EdgesPage {
     frame: Frame,
     own: Vec<EdgeRow>,
+    /// Those that the reader holds a key of; for who reads everything, everyone's.
     shared: Vec<EdgeRow>,
+    key_form: Form,
 }
 
-pub(super) async fn list(
-    State(app): State<App>,
-    visitor: Visitor,
-    caller: Caller,
-) -> Result<Response, ApiError> {
+fn key_fields() -> Form {
+    Form::new(vec![
+        Field::new("key", "Share key", Kind::Text)
+            .hint("40 hexadecimal digits, from the edge's owner."),
+    ])
+}
+
+async fn edges_page(app: &App, visitor: &Visitor, caller: &Caller) -> Result<EdgesPage, ApiError> {
     let mut page = EdgesPage {
-        frame: Frame::of(&visitor),
+        frame: Frame::of(visitor),
         own: Vec::new(),
         shared: Vec::new(),
+        key_form: key_fields(),
     };
-    for edge in edges::all_visible(&app, &caller).await? {
+    for edge in edges::all_visible(app, caller).await? {
         let is_own = edge.owner == Some(caller.account);
         let rows = if is_own {
             &mut page.own
@@ -95,7 +101,15 @@ pub(super) async fn list(
         };
         rows.push(EdgeRow::of(&edge));
     }
-    shown(&page)
+    Ok(page)
+}
+
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    shown(&edges_page(&app, &visitor, &caller).await?)
 }
 
 /// What is asked about an edge's attributes, in the order of the paper's table.
@@ -274,13 +288,6 @@ fn key_row(key: ShareKey) -> KeyRow {
         given: ago(key.created_at_ms, now),
         is_living: key.revoked_at_ms.is_none(),
     }
-}
-
-/// What is shown once, to be copied.
-struct Secret {
-    title: &'static str,
-    text: String,
-    hint: String,
 }
 
 #[derive(Template)]
@@ -474,6 +481,33 @@ pub(super) async fn share(
         status,
         &edge_page(&app, &visitor, &caller, &name, form, secret).await?,
     )
+}
+
+/// Enters a key that somebody was given.
+pub(super) async fn enter_key(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    typed: Fields,
+) -> Result<Response, ApiError> {
+    match share_keys::enter(&app, &caller, typed.text("key")).await {
+        Ok(key) => Ok(Redirect::to(&format!("/edges/{}", key.edge_name)).into_response()),
+        Err(error) => {
+            let status = error.status();
+            let mut again = edges_page(&app, &visitor, &caller).await?;
+            // The key is not repeated: it may be another's.
+            again.key_form = key_fields().refused(ApiError::fault(
+                "key",
+                "",
+                "no such key was given to you, or it was taken back",
+                "the 40 hexadecimal digits that an edge's owner gave you",
+            ))?;
+            if error.0.status != 404 {
+                return Err(error);
+            }
+            page(status, &again)
+        }
+    }
 }
 
 pub(super) async fn revoke(

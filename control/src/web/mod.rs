@@ -8,9 +8,11 @@
 pub mod access;
 mod account;
 mod asset;
+mod containers;
 mod edges;
 mod fields;
 mod form;
+mod migrations;
 mod page;
 mod session;
 mod throttle;
@@ -98,7 +100,39 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
         .route("/edges/{edge}/enrol", post(edges::enrol))
         .route("/edges/{edge}/disenrol", post(edges::disenrol))
         .route("/edges/{edge}/share", post(edges::share))
+        .route("/share-keys", post(edges::enter_key))
         .route("/share-keys/{key}/revoke", post(edges::revoke))
+        .route("/containers", get(containers::list))
+        .route(
+            "/register-container",
+            get(containers::register_form).post(containers::register),
+        )
+        .route("/containers/{container}", get(containers::show))
+        .route(
+            "/containers/{container}/requirements",
+            get(containers::require_form).post(containers::require),
+        )
+        .route("/containers/{container}/claim", post(containers::claim))
+        .route(
+            "/containers/{container}/check-claim",
+            post(containers::check_claim),
+        )
+        .route(
+            "/containers/{container}/confirm",
+            post(containers::vouch_for),
+        )
+        .route(
+            "/containers/{container}/allow-post-copy",
+            post(containers::allow_post_copy),
+        )
+        .route("/containers/{container}/forget", post(containers::forget))
+        .route("/containers/{container}/audit", post(migrations::audit))
+        .route(
+            "/containers/{container}/move",
+            get(migrations::move_form).post(migrations::begin),
+        )
+        .route("/migrations", get(migrations::list))
+        .route("/migrations/{migration}", get(migrations::show))
         .route_layer(middleware::from_fn_with_state(web.clone(), access::enforce))
         .route("/assets/{file}", get(asset::serve))
         .with_state(web)
@@ -110,10 +144,12 @@ async fn home(caller: Caller) -> Redirect {
 }
 
 fn begin(caller: &Caller) -> &'static str {
-    if caller.is(Role::EdgeOwner) || caller.is(Role::ContainerOwner) {
+    if caller.is(Role::EdgeOwner) {
         "/edges"
+    } else if caller.is(Role::ContainerOwner) {
+        "/containers"
     } else {
-        "/account"
+        "/migrations"
     }
 }
 

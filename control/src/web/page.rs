@@ -5,6 +5,7 @@ use carnet_api::v1::{Problem, Role};
 
 use super::access::Visitor;
 use super::asset;
+use crate::http::access::Caller;
 use crate::http::problem::ApiError;
 
 /// Nothing but our own style sheet and images, no scripts, forms only to here, and in nobody's
@@ -19,6 +20,7 @@ pub(super) struct Frame {
     pub name: Option<String>,
     pub lends_edges: bool,
     pub owns_containers: bool,
+    pub reads_everything: bool,
     /// For each form.
     pub form_token: String,
     pub style: String,
@@ -30,6 +32,7 @@ impl Default for Frame {
             name: None,
             lends_edges: false,
             owns_containers: false,
+            reads_everything: false,
             form_token: String::new(),
             style: asset::style_path(),
         }
@@ -44,10 +47,18 @@ impl Frame {
             name: caller.map(|caller| caller.name.clone()),
             lends_edges: is(Role::EdgeOwner),
             owns_containers: is(Role::ContainerOwner),
+            reads_everything: caller.is_some_and(Caller::sees_everything),
             form_token: visitor.form_token.clone(),
             style: asset::style_path(),
         }
     }
+}
+
+/// What is shown once, to be copied.
+pub(super) struct Secret {
+    pub title: &'static str,
+    pub text: String,
+    pub hint: String,
 }
 
 /// A page.

@@ -75,6 +75,26 @@ pub(super) fn utilization(reading: &UtilizationReading, now: UnixMillis) -> Use 
     }
 }
 
+/// A span of time.
+pub(super) fn milliseconds(ms: f64) -> String {
+    match ms {
+        ..9.95 => format!("{ms:.1} ms"),
+        9.95..9_995.0 => format!("{ms:.0} ms"),
+        _ => format!("{:.1} s", ms / 1e3),
+    }
+}
+
+/// An amount of data, in decimal units.
+pub(super) fn bytes(bytes: u64) -> String {
+    let amount = bytes as f64;
+    match bytes {
+        ..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", amount / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", amount / 1e6),
+        _ => format!("{:.2} GB", amount / 1e9),
+    }
+}
+
 /// How long ago `at` was.
 pub(super) fn ago(at: UnixMillis, now: UnixMillis) -> String {
     if now.0 - at.0 < 1_000 {

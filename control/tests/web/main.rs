@@ -24,8 +24,10 @@ mod plane;
 
 mod access;
 mod browser;
+mod containers;
 mod edges;
 mod forgery;
 mod log_in;
 mod markup;
+mod migrations;
 mod sessions;
