@@ -55,12 +55,12 @@ fn state(state: ContainerState) -> Sign {
 }
 
 impl ContainerRow {
-    fn of(container: &Container, owner: String) -> Self {
+    fn of(container: &Container) -> Self {
         let is_pending = container.registration == ContainerRegistration::Pending;
         Self {
             id: container.id,
             name: container.name.clone(),
-            owner,
+            owner: String::new(),
             edge: container.edge_name.clone(),
             state: match container.migration {
                 Some(_) => Sign::new("warn", "being moved"),
@@ -107,16 +107,16 @@ pub(super) async fn list(
         .map(|edge| edge.id)
         .collect();
     for container in containers {
-        if container.owner == caller.account && caller.is(Role::ContainerOwner) {
-            own.push(ContainerRow::of(&container, String::new()));
-        } else {
+        let is_own = container.owner == caller.account && caller.is(Role::ContainerOwner);
+        let mut row = ContainerRow::of(&container);
+        row.is_to_confirm = row.is_pending && own_edges.contains(&container.edge);
+        if !is_own {
             // Whoever confirms a container must know whose it is to be.
             let owner = app.store.account(&container.owner.to_string()).await?;
-            let owner = owner.map_or_else(String::new, |owner| owner.name);
-            let mut row = ContainerRow::of(&container, owner);
-            row.is_to_confirm = row.is_pending && own_edges.contains(&container.edge);
-            others.push(row);
+            row.owner = owner.map_or_else(String::new, |owner| owner.name);
         }
+        let rows = if is_own { &mut own } else { &mut others };
+        rows.push(row);
     }
     shown(&ContainersPage {
         frame: Frame::of(&visitor),
@@ -378,7 +378,7 @@ async fn container_page(
     };
     Ok(ContainerPage {
         frame: Frame::of(visitor),
-        row: ContainerRow::of(&container, String::new()),
+        row: ContainerRow::of(&container),
         is_own,
         revision: container.requirements_revision,
         generation: container.generation,
