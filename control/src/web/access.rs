@@ -43,6 +43,7 @@ pub const PAGES: &[(Method, &str, Access)] = &[
     (Method::GET, "/account", AnyAccount),
     (Method::POST, "/account/password", AnyAccount),
     (Method::POST, "/account/sessions/{session}/end", AnyAccount),
+    (Method::GET, "/live", READERS),
     (Method::GET, "/edges", READERS),
     (Method::GET, "/register-edge", EDGE_OWNER),
     (Method::POST, "/register-edge", EDGE_OWNER),

@@ -5,7 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use carnet_api::v1::{CreateAccount, Role};
+use carnet_api::v1::CreateAccount;
 use carnet_core::ids::{AccountId, SessionId};
 use serde::Deserialize;
 
@@ -191,16 +191,12 @@ pub(super) async fn register(
     headers: HeaderMap,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let roles = [Role::EdgeOwner, Role::ContainerOwner];
-    let chosen = roles
-        .into_iter()
-        .zip(["edge_owner", "container_owner"])
-        .filter(|(_, name)| fields.all("roles").any(|chosen| chosen == *name))
-        .map(|(role, _)| role)
-        .collect();
     let asked = CreateAccount {
         name: fields.text("name").to_owned(),
-        roles: chosen,
+        roles: fields
+            .all("roles")
+            .filter_map(|role| serde_json::from_value(role.into()).ok())
+            .collect(),
     };
     let address = of_address(visitor.from);
     let passed = web

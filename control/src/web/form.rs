@@ -140,4 +140,9 @@ impl Form {
         self.problem = error.0.detail;
         Ok(self)
     }
+
+    /// Whether something is wrong.
+    pub(super) fn is_refused(&self) -> bool {
+        self.problem.is_some()
+    }
 }

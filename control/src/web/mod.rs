@@ -3,7 +3,8 @@
 //! A page's handler reads what was asked, calls the function that the API's handler calls, and
 //! shows what came of it. Who may see a page stands in [`access`], in a table of its own; a
 //! browser session makes the same [`Caller`](crate::http::access::Caller) that a token makes.
-//! Pages work without scripts, and load nothing from elsewhere.
+//! Pages work without scripts, and load nothing from elsewhere; one module of ours shows changes
+//! as they happen.
 
 pub mod access;
 mod account;
@@ -12,6 +13,7 @@ mod containers;
 mod edges;
 mod fields;
 mod form;
+mod live;
 mod migrations;
 mod page;
 mod session;
@@ -87,6 +89,7 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
             "/account/sessions/{session}/end",
             post(account::end_session),
         )
+        .route("/live", get(live::follow))
         .route("/edges", get(edges::list))
         .route(
             "/register-edge",

@@ -8,9 +8,10 @@ use super::asset;
 use crate::http::access::Caller;
 use crate::http::problem::ApiError;
 
-/// Nothing but our own style sheet and images, no scripts, forms only to here, and in nobody's
-/// frame.
-const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
+/// Nothing but our own style sheet, images and module, which talks to here alone; forms only to
+/// here, and in nobody's frame.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
+                      connect-src 'self'; img-src 'self'; form-action 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
 
 /// What is around every page.
@@ -24,6 +25,7 @@ pub(super) struct Frame {
     /// For each form.
     pub form_token: String,
     pub style: String,
+    pub live: String,
 }
 
 impl Default for Frame {
@@ -35,6 +37,7 @@ impl Default for Frame {
             reads_everything: false,
             form_token: String::new(),
             style: asset::style_path(),
+            live: asset::live_path(),
         }
     }
 }
@@ -50,6 +53,7 @@ impl Frame {
             reads_everything: caller.is_some_and(Caller::sees_everything),
             form_token: visitor.form_token.clone(),
             style: asset::style_path(),
+            live: asset::live_path(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Address;
+use crate::secret;
 
 /// How many names or addresses are remembered at a time.
 const REMEMBERED: usize = 10_000;
@@ -33,7 +34,8 @@ impl Default for Throttles {
 pub(super) struct Throttle {
     limit: u32,
     window: Duration,
-    counted: Mutex<HashMap<String, Counted>>,
+    /// By the hash of the key: what somebody types has no bound.
+    counted: Mutex<HashMap<Vec<u8>, Counted>>,
 }
 
 #[derive(Clone, Copy)]
@@ -56,11 +58,12 @@ impl Throttle {
     /// # Errors
     /// How long to wait, where there were too many.
     pub(super) fn attempt(&self, key: &str, now: Instant) -> Result<(), Duration> {
+        let key = secret::hash(key);
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if counted.len() >= REMEMBERED && !counted.contains_key(key) {
+        if counted.len() >= REMEMBERED && !counted.contains_key(&key) {
             self.make_room(&mut counted, now);
         }
-        let of_key = counted.entry(key.to_owned()).or_insert(Counted {
+        let of_key = counted.entry(key).or_insert(Counted {
             attempts: 0,
             since: now,
         });
@@ -80,13 +83,13 @@ impl Throttle {
     /// Takes back the attempt that succeeded.
     pub(super) fn succeeded(&self, key: &str) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_key) = counted.get_mut(key) {
+        if let Some(of_key) = counted.get_mut(&secret::hash(key)) {
             of_key.attempts = of_key.attempts.saturating_sub(1);
         }
     }
 
     /// Forgets what is over, or else the one with the fewest attempts.
-    fn make_room(&self, counted: &mut HashMap<String, Counted>, now: Instant) {
+    fn make_room(&self, counted: &mut HashMap<Vec<u8>, Counted>, now: Instant) {
         counted.retain(|_, of_key| now.saturating_duration_since(of_key.since) < self.window);
         if counted.len() >= REMEMBERED
             && let Some(fewest) = counted

@@ -23,12 +23,19 @@ fn filled(route: &str) -> String {
     parts.join("/")
 }
 
+/// Every page but the stream of events, which does not end.
+fn pages() -> impl Iterator<Item = &'static (Method, &'static str, Access)> {
+    PAGES.iter().filter(|(_, route, _)| *route != "/live")
+}
+
 /// What a browser is told of every page.
 fn hold(page: &Page) {
     let policy = page.headers["content-security-policy"].to_str().unwrap();
     for rule in [
         "default-src 'none'",
         "style-src 'self'",
+        "script-src 'self'",
+        "connect-src 'self'",
         "img-src 'self'",
         "form-action 'self'",
         "frame-ancestors 'none'",
@@ -39,8 +46,13 @@ fn hold(page: &Page) {
     assert!(!policy.contains("unsafe"), "{policy}");
     assert_eq!(page.headers["x-content-type-options"], "nosniff");
     assert_eq!(page.headers["cache-control"], "no-store");
-    for inline in [" style=", "<style", " onclick=", "<script", "javascript:"] {
+    for inline in [" style=", "<style", " onclick=", "javascript:"] {
         assert!(!page.html.contains(inline), "{inline}: {}", page.html);
+    }
+    for script in page.html.split("<script").skip(1) {
+        let ours = r#" type="module" src="/assets/live-"#;
+        assert!(script.starts_with(ours), "{script}");
+        assert!(script.contains(r#".js"></script>"#), "{script}");
     }
 }
 
@@ -51,7 +63,7 @@ async fn every_page_lets_in_whom_the_table_names_and_nobody_else() {
     for (index, roles) in alone.into_iter().chain([ALL.to_vec()]).enumerate() {
         let someone = plane.account(&format!("someone-{index}"), &roles).await;
         let mut browser = Browser::of(&plane, &someone).await;
-        for (method, route, access) in PAGES {
+        for (method, route, access) in pages() {
             let path = filled(route);
             if browser.get("/account").await.status != 200 {
                 // The page before has ended the session.
@@ -84,7 +96,7 @@ async fn every_page_lets_in_whom_the_table_names_and_nobody_else() {
 #[tokio::test]
 async fn who_is_not_logged_in_is_led_to_where_one_logs_in() {
     let plane = Plane::start().await;
-    for (method, route, access) in PAGES {
+    for (method, route, access) in pages() {
         let path = filled(route);
         let mut browser = Browser::new(&plane);
         let token = browser.get("/log-in").await.form_token();
@@ -124,8 +136,22 @@ async fn what_is_no_page_says_so_in_words() {
 }
 
 #[tokio::test]
-async fn the_style_sheet_is_kept_by_browsers_and_named_by_what_it_holds() {
+async fn what_pages_load_is_kept_by_browsers_and_named_by_what_it_holds() {
     let plane = Plane::start().await;
+    let mut ann = Browser::registered(&plane, "ann", &["edge_owner"]).await;
+    let page = ann.get("/edges").await;
+    let (_, rest) = page
+        .is(200)
+        .split_once(r#"<script type="module" src=""#)
+        .unwrap();
+    let module = ann.get(rest.split('"').next().unwrap()).await;
+    assert_eq!(module.status, 200);
+    let kind = module.headers["content-type"].to_str().unwrap();
+    assert_eq!(kind, "text/javascript; charset=utf-8");
+    let kept = module.headers["cache-control"].to_str().unwrap();
+    assert!(kept.contains("immutable"));
+    assert!(!module.html.contains("http"), "{}", module.html);
+
     let mut browser = Browser::new(&plane);
     let page = browser.get("/log-in").await;
     let (_, rest) = page

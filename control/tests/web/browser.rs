@@ -153,6 +153,18 @@ impl Browser {
         }
     }
 
+    /// What is streamed, as it comes.
+    pub async fn stream(&self, path: &str) -> reqwest::Response {
+        let cookies: Vec<String> = self
+            .cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let request = self.client.get(format!("{}{path}", self.base));
+        let request = request.header("cookie", cookies.join("; "));
+        request.send().await.unwrap()
+    }
+
     pub fn cookie(&self, name: &str) -> Option<&str> {
         self.cookies.get(name).map(String::as_str)
     }
