@@ -29,6 +29,8 @@ const READERS: Access = Roles(&[
     Role::Auditor,
     Role::Administrator,
 ]);
+/// The ledger holds everyone's policies.
+const LEDGER_READERS: Access = Roles(&[Role::Auditor, Role::Administrator]);
 const MIGRATION_READERS: Access =
     Roles(&[Role::ContainerOwner, Role::Auditor, Role::Administrator]);
 
@@ -101,6 +103,9 @@ pub const PAGES: &[(Method, &str, Access)] = &[
         "/containers/{container}/move",
         CONTAINER_OWNER,
     ),
+    (Method::GET, "/entries", LEDGER_READERS),
+    (Method::GET, "/entries/{number}", LEDGER_READERS),
+    (Method::GET, "/stays", LEDGER_READERS),
     (Method::GET, "/migrations", MIGRATION_READERS),
     (Method::GET, "/migrations/{migration}", MIGRATION_READERS),
 ];

@@ -14,9 +14,9 @@ use super::words::{Sign, Use, ago, bytes, milliseconds, utilization};
 use crate::clock;
 use crate::http::App;
 use crate::http::access::Caller;
+use crate::http::ledger::{self, Wanted};
 use crate::http::problem::{ApiError, Named};
-use crate::http::{audits, containers, ledger, migrations};
-use crate::store::ledger::EntryFilter;
+use crate::http::{audits, containers, migrations};
 
 /// How many migrations are listed.
 const LISTED: u32 = 100;
@@ -236,11 +236,12 @@ async fn entries(
     if !caller.sees_everything() {
         return Ok(None);
     }
-    let filter = EntryFilter {
+    let wanted = Wanted {
         migration: Some(migration.id.to_string()),
-        ..EntryFilter::default()
+        limit: Some(ENTRIES),
+        ..Wanted::default()
     };
-    let found = ledger::matching(app, &filter, 0, ENTRIES).await?;
+    let found = ledger::find(app, wanted).await?;
     let rows = found.into_iter().map(|entry| EntryRow {
         number: entry.number,
         kind: entry

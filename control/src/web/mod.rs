@@ -13,6 +13,7 @@ mod containers;
 mod edges;
 mod fields;
 mod form;
+mod ledger;
 mod live;
 mod migrations;
 mod page;
@@ -134,6 +135,9 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
             "/containers/{container}/move",
             get(migrations::move_form).post(migrations::begin),
         )
+        .route("/entries", get(ledger::list))
+        .route("/entries/{number}", get(ledger::show))
+        .route("/stays", get(ledger::stays))
         .route("/migrations", get(migrations::list))
         .route("/migrations/{migration}", get(migrations::show))
         .route_layer(middleware::from_fn_with_state(web.clone(), access::enforce))

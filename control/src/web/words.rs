@@ -2,6 +2,8 @@
 
 use carnet_api::v1::{Health, HealthState, Role, UtilizationReading};
 use carnet_core::instant::UnixMillis;
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 pub(super) fn role(role: Role) -> &'static str {
     match role {
@@ -93,6 +95,15 @@ pub(super) fn bytes(bytes: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.1} MB", amount / 1e6),
         _ => format!("{:.2} GB", amount / 1e9),
     }
+}
+
+/// An instant, for who compares it with others.
+pub(super) fn utc(at: UnixMillis) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    OffsetDateTime::from_unix_timestamp(at.0.div_euclid(1_000))
+        .ok()
+        .and_then(|instant| instant.format(format).ok())
+        .unwrap_or_else(|| at.0.to_string())
 }
 
 /// How long ago `at` was.

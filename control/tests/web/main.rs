@@ -27,6 +27,7 @@ mod browser;
 mod containers;
 mod edges;
 mod forgery;
+mod ledger;
 mod live;
 mod log_in;
 mod markup;
