@@ -183,7 +183,7 @@ async fn recognize(
         form_token: form::token(cookie),
     };
     if let Some(cookie) = session::cookie(headers, SESSION_COOKIE)
-        && let Some((caller, id)) = session::holder(&web.app, cookie).await?
+        && let Some((caller, id)) = session::holder(&web.app, cookie, headers).await?
     {
         return Ok((visitor(Some((caller, id)), cookie), None));
     }

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use askama::Template;
 use axum::extract::State;
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use carnet_api::v1::{
     Attempt, Container, ContainerRegistration, ContainerState, RegisterContainer, Role,
 };
-use carnet_core::ids::{ContainerId, EdgeId};
+use carnet_core::ids::{AccountId, ContainerId, EdgeId};
 use carnet_core::policy::{Element, Requirements, attributes_from_json, requirements_from_json};
 use serde_json::Value;
 
@@ -106,14 +106,18 @@ pub(super) async fn list(
         .filter(|edge| edge.owner == Some(caller.account) && caller.is(Role::EdgeOwner))
         .map(|edge| edge.id)
         .collect();
+    // Whoever confirms a container must know whose it is to be.
+    let accounts = app.store.accounts().await?;
+    let owners: HashMap<AccountId, String> = accounts
+        .into_iter()
+        .map(|account| (account.id, account.name))
+        .collect();
     for container in containers {
         let is_own = container.owner == caller.account && caller.is(Role::ContainerOwner);
         let mut row = ContainerRow::of(&container);
         row.is_to_confirm = row.is_pending && own_edges.contains(&container.edge);
         if !is_own {
-            // Whoever confirms a container must know whose it is to be.
-            let owner = app.store.account(&container.owner.to_string()).await?;
-            row.owner = owner.map_or_else(String::new, |owner| owner.name);
+            row.owner = owners.get(&container.owner).cloned().unwrap_or_default();
         }
         let rows = if is_own { &mut own } else { &mut others };
         rows.push(row);

@@ -55,12 +55,7 @@ impl EdgeRow {
 }
 
 fn country_name(country: &Country) -> String {
-    let every = Country::every();
-    let name = every.iter().find(|(code, _)| code == country.code());
-    name.map_or_else(
-        || country.to_string(),
-        |(code, name)| format!("{name} ({code})"),
-    )
+    format!("{} ({country})", country.name())
 }
 
 /// What an edge's owner declares. What the store has was read by the same parser before.

@@ -90,17 +90,26 @@ pub(super) async fn begin(
     Ok(set_cookie(SESSION_COOKIE, &secret.reveal()))
 }
 
+/// Whether somebody asks, and not a page that is open and shows changes: that one is not to keep
+/// a session from ending. Browsers say which it is.
+fn is_use(headers: &HeaderMap) -> bool {
+    headers
+        .get("sec-fetch-mode")
+        .is_none_or(|mode| mode == "navigate")
+}
+
 /// Whose session a cookie is of. Its account may do in it what its roles allow.
 pub(super) async fn holder(
     app: &App,
     cookie: &str,
+    headers: &HeaderMap,
 ) -> Result<Option<(Caller, SessionId)>, ApiError> {
     let now = clock::now();
     let hash = secret::hash(cookie);
     let Some(holder) = app.store.session_holder(&hash, good(now)).await? else {
         return Ok(None);
     };
-    if now.0 - holder.used_at.0 >= NOTED_MS {
+    if is_use(headers) && now.0 - holder.used_at.0 >= NOTED_MS {
         app.store.use_session(holder.session, now).await?;
     }
     let caller = Caller {

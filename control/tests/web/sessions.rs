@@ -1,5 +1,6 @@
 //! Browser sessions.
 
+use reqwest::Method;
 use sha2::{Digest, Sha256};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -135,6 +136,28 @@ async fn a_session_ends_when_it_is_not_used_and_when_it_is_old() {
         .change("UPDATE sessions SET created_at = created_at - 60000")
         .await;
     ann.get("/account").await.leads_to(TO_LOG_IN);
+}
+
+#[tokio::test]
+async fn a_page_that_only_shows_changes_does_not_keep_a_session_from_ending() {
+    let plane = Plane::start().await;
+    let mut ann = ann(&plane).await;
+    let long = "UPDATE sessions SET used_at = used_at - 43140000";
+    plane.change(long).await;
+    let by_the_module = [("sec-fetch-mode", "cors".to_owned())];
+    let page = ann.ask(Method::GET, "/edges", &by_the_module, None).await;
+    page.is(200);
+    plane.change(long).await;
+    ann.get("/account").await.leads_to(TO_LOG_IN);
+
+    let mut ann = ann_again(&plane).await;
+    plane.change(long).await;
+    let by_somebody = [("sec-fetch-mode", "navigate".to_owned())];
+    ann.ask(Method::GET, "/edges", &by_somebody, None)
+        .await
+        .is(200);
+    plane.change(long).await;
+    ann.get("/account").await.is(200);
 }
 
 #[tokio::test]

@@ -27,6 +27,13 @@ impl Country {
         every
     }
 
+    /// Its English short name.
+    pub fn name(&self) -> &'static str {
+        // Only codes that ISO 3166-1 has get in.
+        rust_iso3166::from_alpha2(&self.code().to_ascii_uppercase())
+            .map_or("", |country| country.name)
+    }
+
     pub fn code(&self) -> &str {
         // Only ASCII letters get in.
         std::str::from_utf8(&self.0).unwrap_or_default()
