@@ -93,6 +93,39 @@ async fn every_page_lets_in_whom_the_table_names_and_nobody_else() {
     }
 }
 
+/// The table itself: what is said of the roles elsewhere holds in it.
+#[test]
+fn who_reads_everything_changes_nothing_and_the_ledger_is_theirs_alone() {
+    let public: Vec<&str> = PAGES
+        .iter()
+        .filter(|(_, _, access)| *access == Access::Public)
+        .map(|(_, route, _)| *route)
+        .collect();
+    assert_eq!(public, ["/log-in", "/log-in", "/register", "/register"]);
+    for (method, route, access) in PAGES {
+        let Access::Roles(roles) = access else {
+            let own = ["/", "/log-in", "/register", "/log-out"];
+            assert!(
+                own.contains(route) || route.starts_with("/account"),
+                "{route}"
+            );
+            continue;
+        };
+        for role in [Role::Auditor, Role::Administrator] {
+            assert!(
+                !roles.contains(&role) || *method == Method::GET,
+                "{method} {route}"
+            );
+        }
+        if route.starts_with("/entries") || *route == "/stays" {
+            assert_eq!(*roles, [Role::Auditor, Role::Administrator], "{route}");
+        }
+        if route.starts_with("/migrations") {
+            assert!(!roles.contains(&Role::EdgeOwner), "{route}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn who_is_not_logged_in_is_led_to_where_one_logs_in() {
     let plane = Plane::start().await;

@@ -63,6 +63,17 @@ async fn entries_are_listed_filtered_and_told_by_names() {
     for told in ["✕ denied", "● permitted", "candidate <strong>far</strong>"] {
         assert!(html.contains(told), "{told}: {html}");
     }
+    for (filter, of) in [("container=app", "container"), ("edge=far", "edge")] {
+        let path = format!("/v1/ledger/entries?{filter}");
+        let wanted: Vec<LedgerEntry> = plane.get(&auditor, &path).await.read(200);
+        assert!(!wanted.is_empty() && wanted.len() < all.len(), "{of}");
+        let page = browser.get(&format!("/entries?{filter}")).await;
+        for entry in &all {
+            let link = format!(r#"href="/entries/{}""#, entry.number);
+            let is_wanted = wanted.iter().any(|other| other.number == entry.number);
+            assert_eq!(page.is(200).contains(&link), is_wanted, "{of}: {link}");
+        }
+    }
     let page = browser.get("/entries?edge=nowhere").await;
     assert!(
         page.is(404)
