@@ -33,12 +33,13 @@ use crate::keys::{self, KeyError, PermitKey, Purpose};
 use crate::migrate::{Limits, Migrations, Pace};
 use crate::secret::Secret;
 use crate::store::{NewAccount, NewToken, Store, StoreError};
+use crate::web::Address;
 use crate::witnesses::{WitnessAddress, Witnesses};
 use crate::{clock, monitor, renewal};
 
 /// A reading that is older counts as none. It is taken when it is asked for, so that this is what
 /// the request and the answer may take.
-const MAX_READING_AGE_MS: u64 = 10_000;
+pub(crate) const MAX_READING_AGE_MS: u64 = 10_000;
 /// How long requests under way may take to end when the control plane stops.
 const GRACE: Duration = Duration::from_secs(5);
 /// The name of the account that the first start makes.
@@ -174,7 +175,9 @@ pub async fn run(
         let listener = TlsListener::new(listener, tls).map_err(unknown_listener)?;
         addresses.push(axum::serve::Listener::local_addr(&listener).map_err(unknown_listener)?);
         let mut stopping = stopping.clone();
-        let service = router.clone().into_make_service();
+        let service = router
+            .clone()
+            .into_make_service_with_connect_info::<Address>();
         serving.spawn(async move {
             axum::serve(listener, service)
                 .with_graceful_shutdown(async move {

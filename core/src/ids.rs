@@ -54,4 +54,6 @@ identifiers! {
     ShareKeyId,
     /// A one-time enrolment token.
     EnrolmentId,
+    /// A browser session.
+    SessionId,
 }

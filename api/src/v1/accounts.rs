@@ -79,3 +79,13 @@ pub struct NewApiToken {
     #[schema(required = false)]
     pub secret: String,
 }
+
+/// A new password of an account. It is shown this once; only a hash of it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewPassword {
+    /// The account's name.
+    pub account: String,
+    /// Absent from a repeated answer.
+    #[schema(required = false)]
+    pub secret: String,
+}

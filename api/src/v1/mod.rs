@@ -11,7 +11,9 @@ mod ledger;
 mod migrations;
 mod problem;
 
-pub use accounts::{Account, ApiToken, CreateAccount, CreateApiToken, NewApiToken, Role};
+pub use accounts::{
+    Account, ApiToken, CreateAccount, CreateApiToken, NewApiToken, NewPassword, Role,
+};
 pub use audits::{Attempt, AttemptOutcome, AuditReport, CreateAudit, DestinationSpec, Reason};
 pub use containers::{
     AllowPostCopy, Claim, Container, ContainerRegistration, ContainerState, RegisterContainer,

@@ -1,4 +1,4 @@
-use carnet_api::v1::{Account, CreateAccount, Role};
+use carnet_api::v1::{Account, CreateAccount, NewPassword, Role};
 use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -38,6 +38,7 @@ impl ValueEnum for RoleArgument {
 Examples:
   carnet account create erin --role edge-owner --role container-owner
   carnet account token erin --label laptop --valid-for 90days > erin.token
+  carnet account password erin > erin.password
   carnet account list")]
 pub struct AccountCommand {
     #[command(subcommand)]
@@ -64,6 +65,12 @@ enum AccountAction {
         account: Reference,
         #[command(flatten)]
         token: NewToken,
+    },
+    /// Give an account a new password for the pages; it goes to standard output, this once, and
+    /// the account's browser sessions end
+    Password {
+        /// The account
+        account: Reference,
     },
 }
 
@@ -92,6 +99,15 @@ impl AccountCommand {
                 let path = format!("/v1/accounts/{account}/tokens");
                 let created = session.create(&path, &token.body()).await?;
                 show_secret(&session, &created, account.as_str())?;
+            }
+            AccountAction::Password { account } => {
+                let path = format!("/v1/accounts/{account}/password");
+                let body = serde_json::json!({});
+                let created = session.create::<_, NewPassword>(&path, &body).await?;
+                session.show(&created, |created, _| created.secret.clone())?;
+                session.output().hint(&format!(
+                    "{account} logs in with it, and sets another on the account's page"
+                ));
             }
         }
         Ok(Outcome::Done)

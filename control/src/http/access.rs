@@ -64,6 +64,11 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, "/v1/accounts", ACCOUNTS),
     (Method::POST, "/v1/accounts", ADMINISTRATOR),
     (Method::POST, "/v1/accounts/{account}/tokens", ADMINISTRATOR),
+    (
+        Method::POST,
+        "/v1/accounts/{account}/password",
+        ADMINISTRATOR,
+    ),
     (Method::GET, "/v1/edges", READERS),
     (Method::POST, "/v1/edges", EDGE_OWNER),
     (Method::GET, "/v1/edges/{edge}", READERS),
@@ -253,7 +258,7 @@ async fn admit(
 }
 
 /// Roles by their names on the wire.
-pub(super) fn names(roles: &[Role]) -> String {
+pub(crate) fn names(roles: &[Role]) -> String {
     let names: Vec<String> = roles
         .iter()
         .filter_map(|role| serde_json::to_value(role).ok())

@@ -1,7 +1,9 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use carnet_api::v1::{Account, CreateAccount, CreateApiToken, NewApiToken, Problem};
+use carnet_api::v1::{
+    Account, CreateAccount, CreateApiToken, NewApiToken, NewPassword, Problem, Role,
+};
 use carnet_core::ids::AccountId;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -10,14 +12,19 @@ use uuid::Uuid;
 use super::access::Caller;
 use super::problem::{ApiError, Input, Named};
 use super::{App, tokens};
-use crate::clock;
 use crate::names::check_name;
-use crate::store::NewAccount;
+use crate::secret::Secret;
+use crate::store::{NewAccount, StoreError};
+use crate::{clock, passwords};
+
+/// Random bytes in a password that an administrator gives.
+const PASSWORD_BYTES: usize = 16;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(create_token))
+        .routes(routes!(reset_password))
         .routes(routes!(whoami))
 }
 
@@ -44,37 +51,115 @@ async fn create(
     caller: Caller,
     Input(asked): Input<CreateAccount>,
 ) -> Result<(StatusCode, Json<Account>), ApiError> {
-    check_name("name", &asked.name)?;
+    let new = checked(asked)?;
+    let made = app.store.create_account(&new, caller.account).await;
+    Ok((StatusCode::CREATED, Json(made_of(new, made)?)))
+}
+
+/// Makes an account for whoever asks for it, with a password.
+pub(crate) async fn register(
+    app: &App,
+    asked: CreateAccount,
+    password: String,
+) -> Result<Account, ApiError> {
+    let mut faults = Vec::new();
+    if let Err(error) = passwords::check("password", &asked.name, &password) {
+        faults.extend(error.0.faults);
+    }
+    // Everything that is wrong is told at once.
+    let new = match checked(asked) {
+        Ok(new) if faults.is_empty() => new,
+        Ok(_) => return Err(ApiError::faults(faults)),
+        Err(mut error) => {
+            error.0.faults.extend(faults);
+            return Err(ApiError::faults(error.0.faults));
+        }
+    };
+    let gives_itself = [Role::EdgeOwner, Role::ContainerOwner];
+    if !new.roles.iter().all(|role| gives_itself.contains(role)) {
+        return Err(ApiError::forbidden(
+            "an administrator makes accounts with other roles than these",
+        ));
+    }
+    let hash = passwords::hash(password).await?;
+    let made = app.store.register_account(&new, &hash).await;
+    made_of(new, made)
+}
+
+fn checked(asked: CreateAccount) -> Result<NewAccount, ApiError> {
+    let mut faults = Vec::new();
+    if let Err(error) = check_name("name", &asked.name) {
+        faults.extend(error.0.faults);
+    }
     if asked.roles.is_empty() {
-        return Err(ApiError::fault("roles", "", "no role", "at least one role"));
+        let none = ApiError::fault("roles", "", "no role", "at least one role");
+        faults.extend(none.0.faults);
+    }
+    if !faults.is_empty() {
+        return Err(ApiError::faults(faults));
     }
     let mut roles = asked.roles;
     roles.sort_unstable();
     roles.dedup();
-    let new = NewAccount {
+    Ok(NewAccount {
         id: AccountId::from_uuid(Uuid::now_v7()),
         name: asked.name,
         roles,
         created_at: clock::now(),
-    };
-    match app.store.create_account(&new, caller.account).await {
+    })
+}
+
+fn made_of(new: NewAccount, made: Result<(), StoreError>) -> Result<Account, ApiError> {
+    match made {
         Err(error) if error.is_duplicate() => Err(ApiError::conflict(format!(
             "there is an account `{}` already",
             new.name
         ))),
         done => {
             done?;
-            Ok((
-                StatusCode::CREATED,
-                Json(Account {
-                    id: new.id,
-                    name: new.name,
-                    roles: new.roles,
-                    created_at_ms: new.created_at,
-                }),
-            ))
+            Ok(Account {
+                id: new.id,
+                name: new.name,
+                roles: new.roles,
+                created_at_ms: new.created_at,
+            })
         }
     }
+}
+
+/// Gives an account a new password, with which whoever is told it logs in to the pages, and sets
+/// another there. The one before is good no more, and its browser sessions have ended.
+#[utoipa::path(
+    post, path = "/v1/accounts/{account}/password", tag = "accounts",
+    operation_id = "reset_password",
+    params(("account" = String, Path, description = "Its name or id.")),
+    responses(
+        (status = 201, body = NewPassword),
+        (status = 404, body = Problem),
+    )
+)]
+async fn reset_password(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+) -> Result<(StatusCode, Json<NewPassword>), ApiError> {
+    let account = app
+        .store
+        .account(&name)
+        .await?
+        .ok_or_else(|| ApiError::not_found("account", &name))?;
+    let secret = Secret::new("", PASSWORD_BYTES).reveal();
+    let hash = passwords::hash(secret.clone()).await?;
+    app.store
+        .set_password(account.id, &hash, caller.account, None, clock::now())
+        .await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(NewPassword {
+            account: account.name,
+            secret,
+        }),
+    ))
 }
 
 /// Makes a token for an account.

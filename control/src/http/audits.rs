@@ -1,6 +1,10 @@
+use std::time::{Duration, Instant};
+
 use axum::Json;
 use axum::extract::State;
-use carnet_api::v1::{AuditReport, CreateAudit, Problem};
+use carnet_api::v1::{Attempt, AttemptOutcome, AuditReport, CreateAudit, Problem};
+use carnet_core::policy::{self, Requirements, Verdict};
+use futures_util::{StreamExt, stream};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -8,9 +12,86 @@ use super::App;
 use super::access::Caller;
 use super::containers;
 use super::problem::{ApiError, Input};
+use crate::agents::read;
+use crate::clock;
+use crate::migrate::admit::{told, wire_reading};
+use crate::server::MAX_READING_AGE_MS;
+
+/// How many edges are asked at a time.
+const AT_A_TIME: usize = 16;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(audit))
+}
+
+/// Audits every candidate of a destination for a container of the caller's.
+pub(crate) async fn dry_run(
+    app: &App,
+    caller: &Caller,
+    asked: CreateAudit,
+) -> Result<AuditReport, ApiError> {
+    let container = containers::owned(app, caller, &asked.container).await?;
+    let attempts = app
+        .migrations
+        .dry_run(container.id, &asked.to, caller.account)
+        .await?;
+    Ok(AuditReport {
+        container: container.name,
+        to: asked.to,
+        attempts,
+    })
+}
+
+/// Holds requirements that are not of a container yet against every edge that the caller may use,
+/// with its utilization as it is now. Nothing was decided, and nothing is entered.
+pub(crate) async fn preview(
+    app: &App,
+    caller: &Caller,
+    requirements: &Requirements,
+) -> Result<Vec<Attempt>, ApiError> {
+    let edges = app.store.usable_edges(caller.account).await?;
+    let attempts = edges.iter().map(async |edge| {
+        let (utilization, problems, took) = if edge.enrolled {
+            let (reading, took) = read(app.agents.as_ref(), &edge.endpoint, clock::now).await;
+            match reading {
+                Ok(reading) => (reading.utilization, reading.problems, took),
+                Err(error) => (None, vec![error.to_string()], took),
+            }
+        } else {
+            let problem = format!("`{}` has not been enrolled", edge.endpoint.name);
+            (None, vec![problem], Duration::ZERO)
+        };
+        let now = clock::now();
+        let began = Instant::now();
+        let verdict = policy::audit(
+            requirements,
+            &edge.attributes,
+            utilization.as_ref(),
+            now,
+            MAX_READING_AGE_MS,
+        );
+        Attempt {
+            edge: edge.endpoint.edge,
+            edge_name: edge.endpoint.name.clone(),
+            attributes_revision: edge.attributes_revision,
+            utilization: utilization.as_ref().map(wire_reading),
+            audited_at_ms: now,
+            compare_micros: began.elapsed().as_secs_f64() * 1e6,
+            reading_micros: took.as_secs_f64() * 1e6,
+            outcome: match verdict {
+                Verdict::Deny(reasons) => AttemptOutcome::Denied {
+                    reasons: reasons
+                        .iter()
+                        .map(|reason| told(reason, utilization.is_none(), &problems))
+                        .collect(),
+                },
+                Verdict::Permit if !problems.is_empty() => AttemptOutcome::NotReady { problems },
+                Verdict::Permit => AttemptOutcome::Permitted,
+            },
+        }
+    });
+    let attempts: Vec<_> = attempts.collect();
+    Ok(stream::iter(attempts).buffered(AT_A_TIME).collect().await)
 }
 
 /// Audits every candidate of a destination, with its utilization as it is now. Nothing is moved;
@@ -30,14 +111,5 @@ async fn audit(
     caller: Caller,
     Input(asked): Input<CreateAudit>,
 ) -> Result<Json<AuditReport>, ApiError> {
-    let container = containers::owned(&app, &caller, &asked.container).await?;
-    let attempts = app
-        .migrations
-        .dry_run(container.id, &asked.to, caller.account)
-        .await?;
-    Ok(Json(AuditReport {
-        container: container.name,
-        to: asked.to,
-        attempts,
-    }))
+    Ok(Json(dry_run(&app, &caller, asked).await?))
 }

@@ -75,7 +75,7 @@ async fn find(
 }
 
 /// The caller's own container; others' answer as if they were not there.
-pub(super) async fn owned(
+pub(crate) async fn owned(
     app: &App,
     caller: &Caller,
     name_or_id: &str,
@@ -88,56 +88,27 @@ pub(super) async fn owned(
 }
 
 /// The caller's containers; for an edge owner, those on the owner's edges.
-#[utoipa::path(
-    get, path = "/v1/containers", tag = "containers", operation_id = "list_containers",
-    responses((status = 200, body = Vec<Container>))
-)]
-async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Container>>, ApiError> {
+pub(crate) async fn all_visible(app: &App, caller: &Caller) -> Result<Vec<Container>, ApiError> {
     let containers = app.store.containers().await?;
-    Ok(Json(
-        containers
-            .into_iter()
-            .filter(|record| may_see(&caller, record))
-            .map(|record| record.container)
-            .collect(),
-    ))
+    Ok(containers
+        .into_iter()
+        .filter(|record| may_see(caller, record))
+        .map(|record| record.container)
+        .collect())
 }
 
-/// One container.
-#[utoipa::path(
-    get, path = "/v1/containers/{container}", tag = "containers", operation_id = "show_container",
-    params(("container" = String, Path, description = "Its name or id.")),
-    responses(
-        (status = 200, body = Container),
-        (status = 404, body = Problem),
-        (status = 409, description = "There are several of that name.", body = Problem),
-    )
-)]
-async fn show(
-    State(app): State<App>,
-    Named(name): Named,
-    caller: Caller,
-) -> Result<Json<Container>, ApiError> {
-    let record = find(&app, &name, |record| may_see(&caller, record)).await?;
-    Ok(Json(record.container))
+/// One container, if the caller may see it.
+pub(crate) async fn one(app: &App, caller: &Caller, name: &str) -> Result<Container, ApiError> {
+    let record = find(app, name, |record| may_see(caller, record)).await?;
+    Ok(record.container)
 }
 
-/// Registers a container. It is pending until it is shown that it is the caller's: by a claim
-/// code placed inside it, or by the word of its edge's owner.
-#[utoipa::path(
-    post, path = "/v1/containers", tag = "containers", operation_id = "register_container",
-    request_body = RegisterContainer,
-    responses(
-        (status = 201, body = Container),
-        (status = 404, description = "No such edge that the caller may use.", body = Problem),
-        (status = 409, description = "The caller has one of that name, or it is another's.", body = Problem),
-    )
-)]
-async fn register(
-    State(app): State<App>,
-    caller: Caller,
-    Input(asked): Input<RegisterContainer>,
-) -> Result<(StatusCode, Json<Container>), ApiError> {
+/// Makes a container of the caller's.
+pub(crate) async fn add(
+    app: &App,
+    caller: &Caller,
+    asked: RegisterContainer,
+) -> Result<Container, ApiError> {
     let mut faults = Vec::new();
     if let Err(error) = check_name("name", &asked.name) {
         faults.extend(error.0.faults);
@@ -152,7 +123,7 @@ async fn register(
     if !faults.is_empty() {
         return Err(ApiError::faults(faults));
     }
-    let edge = usable(&app, &caller, &asked.edge).await?;
+    let edge = usable(app, caller, &asked.edge).await?;
     let same_name = app.store.containers_named(&asked.name).await?;
     if same_name.iter().any(|other| {
         other.container.edge == edge.id
@@ -177,81 +148,43 @@ async fn register(
         ))),
         done => {
             done?;
-            let container = owned(&app, &caller, &new.id.to_string()).await?;
-            Ok((StatusCode::CREATED, Json(container)))
+            owned(app, caller, &new.id.to_string()).await
         }
     }
 }
 
-fn anothers(name: &str) -> ApiError {
-    ApiError::conflict(format!(
-        "`{name}` on that edge is another owner's; it was confirmed first"
-    ))
-}
-
-/// Replaces a container's requirements. A move under way that was permitted under the old ones
-/// is stopped at its commit.
-#[utoipa::path(
-    put, path = "/v1/containers/{container}/requirements", tag = "containers",
-    operation_id = "require_of_container",
-    params(("container" = String, Path, description = "Its name or id.")),
-    request_body = UpdateRequirements,
-    responses((status = 200, body = Container), (status = 404, body = Problem))
-)]
-async fn require(
-    State(app): State<App>,
-    Named(name): Named,
-    caller: Caller,
-    Input(asked): Input<UpdateRequirements>,
-) -> Result<Json<Container>, ApiError> {
-    let container = owned(&app, &caller, &name).await?;
-    let requirements = read_requirements(&asked.requirements)?;
+/// Replaces the requirements of a container of the caller's.
+pub(crate) async fn replace_requirements(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    requirements: &Value,
+) -> Result<Container, ApiError> {
+    let container = owned(app, caller, name).await?;
+    let requirements = read_requirements(requirements)?;
     app.store
         .set_requirements(container.id, &requirements.to_json())
         .await?;
-    Ok(Json(owned(&app, &caller, &name).await?))
+    owned(app, caller, name).await
 }
 
-/// Says whether memory may follow after the container runs at a target (post-copy): its moves
-/// stand still for a moment only, and if one loses an edge before all memory is over, the
-/// container goes on at its source as it was when it was frozen.
-#[utoipa::path(
-    put, path = "/v1/containers/{container}/allow-post-copy", tag = "containers",
-    operation_id = "allow_post_copy",
-    params(("container" = String, Path, description = "Its name or id.")),
-    request_body = AllowPostCopy,
-    responses((status = 200, body = Container), (status = 404, body = Problem))
-)]
-async fn allow_post_copy(
-    State(app): State<App>,
-    Named(name): Named,
-    caller: Caller,
-    Input(asked): Input<AllowPostCopy>,
-) -> Result<Json<Container>, ApiError> {
-    let container = owned(&app, &caller, &name).await?;
+/// Says whether a container of the caller's may be moved by post-copy.
+pub(crate) async fn set_allow_post_copy(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    allow: bool,
+) -> Result<Container, ApiError> {
+    let container = owned(app, caller, name).await?;
     app.store
-        .set_allow_post_copy(container.id, caller.account, asked.allow_post_copy)
+        .set_allow_post_copy(container.id, caller.account, allow)
         .await?;
-    Ok(Json(owned(&app, &caller, &name).await?))
+    owned(app, caller, name).await
 }
 
-/// Gives out a one-time code: whoever can write it into the container controls it.
-#[utoipa::path(
-    post, path = "/v1/containers/{container}/claims", tag = "containers",
-    operation_id = "claim_container",
-    params(("container" = String, Path, description = "Its name or id.")),
-    responses(
-        (status = 201, body = Claim),
-        (status = 404, body = Problem),
-        (status = 409, description = "It is confirmed already.", body = Problem),
-    )
-)]
-async fn claim(
-    State(app): State<App>,
-    Named(name): Named,
-    caller: Caller,
-) -> Result<(StatusCode, Json<Claim>), ApiError> {
-    let container = owned(&app, &caller, &name).await?;
+/// Makes a claim code for a container of the caller's.
+pub(crate) async fn make_claim(app: &App, caller: &Caller, name: &str) -> Result<Claim, ApiError> {
+    let container = owned(app, caller, name).await?;
     if container.registration == ContainerRegistration::Confirmed {
         return Err(ApiError::conflict(format!("`{name}` is confirmed already")));
     }
@@ -260,39 +193,24 @@ async fn claim(
     app.store
         .set_claim(container.id, &code.hash(), expires_at_ms)
         .await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(Claim {
-            code: code.reveal(),
-            path: CLAIM_PATH.to_owned(),
-            expires_at_ms,
-        }),
-    ))
+    Ok(Claim {
+        code: code.reveal(),
+        path: CLAIM_PATH.to_owned(),
+        expires_at_ms,
+    })
 }
 
-/// Has the code read inside the container by its edge's agent; if it is the one given out, the
-/// container is the caller's from now on.
-#[utoipa::path(
-    post, path = "/v1/containers/{container}/confirm-claim", tag = "containers",
-    operation_id = "confirm_claim",
-    params(("container" = String, Path, description = "Its name or id.")),
-    responses(
-        (status = 200, body = Container),
-        (status = 404, body = Problem),
-        (status = 409, description = "No code, another code, or another's container.", body = Problem),
-        (status = 502, description = "The edge's agent cannot read it.", body = Problem),
-    )
-)]
-async fn confirm_claim(
-    State(app): State<App>,
-    Named(name): Named,
-    caller: Caller,
-) -> Result<Json<Container>, ApiError> {
-    let container = owned(&app, &caller, &name).await?;
+/// Has the claim code of a container of the caller's read.
+pub(crate) async fn check_claim(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+) -> Result<Container, ApiError> {
+    let container = owned(app, caller, name).await?;
     if container.registration == ContainerRegistration::Confirmed {
-        return Ok(Json(container));
+        return Ok(container);
     }
-    let edge = usable(&app, &caller, &container.edge.to_string()).await?;
+    let edge = usable(app, caller, &container.edge.to_string()).await?;
     let endpoint = app.store.endpoint(edge.id).await?;
     let placed = app
         .agents
@@ -318,9 +236,182 @@ async fn confirm_claim(
         done => {
             done?;
             app.look_now.notify_one();
-            Ok(Json(owned(&app, &caller, &name).await?))
+            owned(app, caller, name).await
         }
     }
+}
+
+/// Confirms a container on an edge of the caller's.
+pub(crate) async fn vouch_for(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+) -> Result<Container, ApiError> {
+    let on_own_edge = |record: &ContainerRecord| record.edge_owner == caller.account;
+    let record = find(app, name, on_own_edge).await?;
+    let confirmed = app
+        .store
+        .confirm_container(record.container.id, caller.account, clock::now())
+        .await;
+    match confirmed {
+        Err(error) if error.is_duplicate() => Err(anothers(&record.container.name)),
+        done => {
+            done?;
+            app.look_now.notify_one();
+            let id = record.container.id.to_string();
+            Ok(find(app, &id, on_own_edge).await?.container)
+        }
+    }
+}
+
+/// Ends the registration of a container of the caller's.
+pub(crate) async fn remove(app: &App, caller: &Caller, name: &str) -> Result<(), ApiError> {
+    let container = owned(app, caller, name).await?;
+    if app
+        .store
+        .delete_container(container.id, caller.account)
+        .await?
+    {
+        Ok(())
+    } else {
+        Err(ApiError::conflict(format!(
+            "`{}` is being moved; it can be forgotten afterwards",
+            container.name
+        )))
+    }
+}
+
+fn anothers(name: &str) -> ApiError {
+    ApiError::conflict(format!(
+        "`{name}` on that edge is another owner's; it was confirmed first"
+    ))
+}
+
+/// The caller's containers; for an edge owner, those on the owner's edges.
+#[utoipa::path(
+    get, path = "/v1/containers", tag = "containers", operation_id = "list_containers",
+    responses((status = 200, body = Vec<Container>))
+)]
+async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Container>>, ApiError> {
+    Ok(Json(all_visible(&app, &caller).await?))
+}
+
+/// One container.
+#[utoipa::path(
+    get, path = "/v1/containers/{container}", tag = "containers", operation_id = "show_container",
+    params(("container" = String, Path, description = "Its name or id.")),
+    responses(
+        (status = 200, body = Container),
+        (status = 404, body = Problem),
+        (status = 409, description = "There are several of that name.", body = Problem),
+    )
+)]
+async fn show(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+) -> Result<Json<Container>, ApiError> {
+    Ok(Json(one(&app, &caller, &name).await?))
+}
+
+/// Registers a container. It is pending until it is shown that it is the caller's: by a claim
+/// code placed inside it, or by the word of its edge's owner.
+#[utoipa::path(
+    post, path = "/v1/containers", tag = "containers", operation_id = "register_container",
+    request_body = RegisterContainer,
+    responses(
+        (status = 201, body = Container),
+        (status = 404, description = "No such edge that the caller may use.", body = Problem),
+        (status = 409, description = "The caller has one of that name, or it is another's.", body = Problem),
+    )
+)]
+async fn register(
+    State(app): State<App>,
+    caller: Caller,
+    Input(asked): Input<RegisterContainer>,
+) -> Result<(StatusCode, Json<Container>), ApiError> {
+    let container = add(&app, &caller, asked).await?;
+    Ok((StatusCode::CREATED, Json(container)))
+}
+
+/// Replaces a container's requirements. A move under way that was permitted under the old ones
+/// is stopped at its commit.
+#[utoipa::path(
+    put, path = "/v1/containers/{container}/requirements", tag = "containers",
+    operation_id = "require_of_container",
+    params(("container" = String, Path, description = "Its name or id.")),
+    request_body = UpdateRequirements,
+    responses((status = 200, body = Container), (status = 404, body = Problem))
+)]
+async fn require(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+    Input(asked): Input<UpdateRequirements>,
+) -> Result<Json<Container>, ApiError> {
+    let required = replace_requirements(&app, &caller, &name, &asked.requirements);
+    Ok(Json(required.await?))
+}
+
+/// Says whether memory may follow after the container runs at a target (post-copy): its moves
+/// stand still for a moment only, and if one loses an edge before all memory is over, the
+/// container goes on at its source as it was when it was frozen.
+#[utoipa::path(
+    put, path = "/v1/containers/{container}/allow-post-copy", tag = "containers",
+    operation_id = "allow_post_copy",
+    params(("container" = String, Path, description = "Its name or id.")),
+    request_body = AllowPostCopy,
+    responses((status = 200, body = Container), (status = 404, body = Problem))
+)]
+async fn allow_post_copy(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+    Input(asked): Input<AllowPostCopy>,
+) -> Result<Json<Container>, ApiError> {
+    let allowed = set_allow_post_copy(&app, &caller, &name, asked.allow_post_copy);
+    Ok(Json(allowed.await?))
+}
+
+/// Gives out a one-time code: whoever can write it into the container controls it.
+#[utoipa::path(
+    post, path = "/v1/containers/{container}/claims", tag = "containers",
+    operation_id = "claim_container",
+    params(("container" = String, Path, description = "Its name or id.")),
+    responses(
+        (status = 201, body = Claim),
+        (status = 404, body = Problem),
+        (status = 409, description = "It is confirmed already.", body = Problem),
+    )
+)]
+async fn claim(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+) -> Result<(StatusCode, Json<Claim>), ApiError> {
+    let claim = make_claim(&app, &caller, &name).await?;
+    Ok((StatusCode::CREATED, Json(claim)))
+}
+
+/// Has the code read inside the container by its edge's agent; if it is the one given out, the
+/// container is the caller's from now on.
+#[utoipa::path(
+    post, path = "/v1/containers/{container}/confirm-claim", tag = "containers",
+    operation_id = "confirm_claim",
+    params(("container" = String, Path, description = "Its name or id.")),
+    responses(
+        (status = 200, body = Container),
+        (status = 404, body = Problem),
+        (status = 409, description = "No code, another code, or another's container.", body = Problem),
+        (status = 502, description = "The edge's agent cannot read it.", body = Problem),
+    )
+)]
+async fn confirm_claim(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+) -> Result<Json<Container>, ApiError> {
+    Ok(Json(check_claim(&app, &caller, &name).await?))
 }
 
 /// The edge's owner confirms that a container on the edge is whoever registered it's.
@@ -339,21 +430,7 @@ async fn confirm(
     Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Container>, ApiError> {
-    let on_own_edge = |record: &ContainerRecord| record.edge_owner == caller.account;
-    let record = find(&app, &name, on_own_edge).await?;
-    let confirmed = app
-        .store
-        .confirm_container(record.container.id, caller.account, clock::now())
-        .await;
-    match confirmed {
-        Err(error) if error.is_duplicate() => Err(anothers(&record.container.name)),
-        done => {
-            done?;
-            app.look_now.notify_one();
-            let id = record.container.id.to_string();
-            Ok(Json(find(&app, &id, on_own_edge).await?.container))
-        }
-    }
+    Ok(Json(vouch_for(&app, &caller, &name).await?))
 }
 
 /// Forgets a container: Carnet will not move it any more. The container itself stays where it
@@ -373,17 +450,6 @@ async fn forget(
     Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Value>, ApiError> {
-    let container = owned(&app, &caller, &name).await?;
-    if app
-        .store
-        .delete_container(container.id, caller.account)
-        .await?
-    {
-        Ok(Json(serde_json::json!({})))
-    } else {
-        Err(ApiError::conflict(format!(
-            "`{}` is being moved; it can be forgotten afterwards",
-            container.name
-        )))
-    }
+    remove(&app, &caller, &name).await?;
+    Ok(Json(serde_json::json!({})))
 }

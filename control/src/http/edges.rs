@@ -170,51 +170,28 @@ fn contradictions(declared: &Attributes, detected: &DetectedFacts) -> Vec<Contra
 }
 
 /// The edges that the caller owns or may use.
-#[utoipa::path(
-    get, path = "/v1/edges", tag = "edges", operation_id = "list_edges",
-    responses((status = 200, body = Vec<Edge>))
-)]
-async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Edge>>, ApiError> {
+pub(crate) async fn all_visible(app: &App, caller: &Caller) -> Result<Vec<Edge>, ApiError> {
     let shared = app.store.edges_shared_with(caller.account).await?;
     let edges = app.store.edges().await?;
-    Ok(Json(
-        edges
-            .into_iter()
-            .filter(|edge| may_see(&caller, edge, &shared))
-            .map(|edge| shown(&caller, edge))
-            .collect(),
-    ))
+    Ok(edges
+        .into_iter()
+        .filter(|edge| may_see(caller, edge, &shared))
+        .map(|edge| shown(caller, edge))
+        .collect())
 }
 
-/// One edge.
-#[utoipa::path(
-    get, path = "/v1/edges/{edge}", tag = "edges", operation_id = "show_edge",
-    params(("edge" = String, Path, description = "Its name or id.")),
-    responses((status = 200, body = Edge), (status = 404, body = Problem))
-)]
-async fn show(
-    State(app): State<App>,
-    Named(name): Named,
-    caller: Caller,
-) -> Result<Json<Edge>, ApiError> {
-    let edge = visible(&app, &caller, &name).await?;
-    Ok(Json(shown(&caller, edge)))
+/// One edge, if the caller may see it.
+pub(crate) async fn one(app: &App, caller: &Caller, name: &str) -> Result<Edge, ApiError> {
+    Ok(shown(caller, visible(app, caller, name).await?))
 }
 
-/// Registers an edge. Its agent enrols with a token from `enrolment-tokens`.
-#[utoipa::path(
-    post, path = "/v1/edges", tag = "edges", operation_id = "register_edge",
-    request_body = RegisterEdge,
-    responses(
-        (status = 201, body = Edge),
-        (status = 409, description = "Name or address is taken.", body = Problem),
-    )
-)]
-async fn register(
-    State(app): State<App>,
-    caller: Caller,
-    Input(asked): Input<RegisterEdge>,
-) -> Result<(StatusCode, Json<Edge>), ApiError> {
+/// One edge, if it is the caller's.
+pub(crate) async fn own(app: &App, caller: &Caller, name: &str) -> Result<Edge, ApiError> {
+    Ok(shown(caller, owned(app, caller, name).await?))
+}
+
+/// Makes an edge of the caller's.
+pub(crate) async fn add(app: &App, caller: &Caller, asked: RegisterEdge) -> Result<Edge, ApiError> {
     let mut faults = Vec::new();
     if let Err(error) = check_name("name", &asked.name) {
         faults.extend(error.0.faults);
@@ -254,10 +231,100 @@ async fn register(
         ))),
         done => {
             done?;
-            let edge = owned(&app, &caller, &new.name).await?;
-            Ok((StatusCode::CREATED, Json(shown(&caller, edge))))
+            own(app, caller, &new.name).await
         }
     }
+}
+
+/// Replaces the attributes of an edge of the caller's.
+pub(crate) async fn replace_attributes(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    attributes: &Value,
+) -> Result<Edge, ApiError> {
+    let edge = owned(app, caller, name).await?;
+    let attributes = read_attributes(attributes)?;
+    app.store
+        .set_attributes(edge.id, &attributes.to_json())
+        .await?;
+    own(app, caller, name).await
+}
+
+/// Makes a token for an edge of the caller's.
+pub(crate) async fn make_enrolment_token(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+) -> Result<EnrolmentToken, ApiError> {
+    let edge = owned(app, caller, name).await?;
+    let fingerprint = app
+        .authority
+        .authority()
+        .map_err(|error| ApiError::internal(&error))?
+        .fingerprint();
+    let secret = Secret::new("", ENROLMENT_BYTES);
+    let expires_at_ms = UnixMillis(clock::now().0 + ENROLMENT_MS);
+    let id = EnrolmentId::from_uuid(Uuid::now_v7());
+    let made: Result<(), StoreError> = app
+        .store
+        .create_enrolment_token(id, edge.id, &secret.hash(), expires_at_ms)
+        .await;
+    made?;
+    Ok(EnrolmentToken {
+        token: format!("carnet-enrol.{}.{fingerprint}", secret.reveal()),
+        expires_at_ms,
+    })
+}
+
+/// Trusts an edge of the caller's no more.
+pub(crate) async fn distrust(app: &App, caller: &Caller, name: &str) -> Result<Edge, ApiError> {
+    let edge = owned(app, caller, name).await?;
+    app.store
+        .disenrol(edge.id, caller.account, clock::now())
+        .await?;
+    own(app, caller, name).await
+}
+
+/// The edges that the caller owns or may use.
+#[utoipa::path(
+    get, path = "/v1/edges", tag = "edges", operation_id = "list_edges",
+    responses((status = 200, body = Vec<Edge>))
+)]
+async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Edge>>, ApiError> {
+    Ok(Json(all_visible(&app, &caller).await?))
+}
+
+/// One edge.
+#[utoipa::path(
+    get, path = "/v1/edges/{edge}", tag = "edges", operation_id = "show_edge",
+    params(("edge" = String, Path, description = "Its name or id.")),
+    responses((status = 200, body = Edge), (status = 404, body = Problem))
+)]
+async fn show(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+) -> Result<Json<Edge>, ApiError> {
+    Ok(Json(one(&app, &caller, &name).await?))
+}
+
+/// Registers an edge. Its agent enrols with a token from `enrolment-tokens`.
+#[utoipa::path(
+    post, path = "/v1/edges", tag = "edges", operation_id = "register_edge",
+    request_body = RegisterEdge,
+    responses(
+        (status = 201, body = Edge),
+        (status = 409, description = "Name or address is taken.", body = Problem),
+    )
+)]
+async fn register(
+    State(app): State<App>,
+    caller: Caller,
+    Input(asked): Input<RegisterEdge>,
+) -> Result<(StatusCode, Json<Edge>), ApiError> {
+    let edge = add(&app, &caller, asked).await?;
+    Ok((StatusCode::CREATED, Json(edge)))
 }
 
 /// Replaces an edge's attributes. A move under way that was permitted under the old ones is
@@ -274,13 +341,8 @@ async fn describe(
     caller: Caller,
     Input(asked): Input<UpdateAttributes>,
 ) -> Result<Json<Edge>, ApiError> {
-    let edge = owned(&app, &caller, &name).await?;
-    let attributes = read_attributes(&asked.attributes)?;
-    app.store
-        .set_attributes(edge.id, &attributes.to_json())
-        .await?;
-    let edge = owned(&app, &caller, &name).await?;
-    Ok(Json(shown(&caller, edge)))
+    let described = replace_attributes(&app, &caller, &name, &asked.attributes);
+    Ok(Json(described.await?))
 }
 
 /// Makes a one-time token with which the edge's agent enrols. Tokens made before are good no
@@ -296,27 +358,8 @@ async fn create_enrolment_token(
     Named(name): Named,
     caller: Caller,
 ) -> Result<(StatusCode, Json<EnrolmentToken>), ApiError> {
-    let edge = owned(&app, &caller, &name).await?;
-    let fingerprint = app
-        .authority
-        .authority()
-        .map_err(|error| ApiError::internal(&error))?
-        .fingerprint();
-    let secret = Secret::new("", ENROLMENT_BYTES);
-    let expires_at_ms = UnixMillis(clock::now().0 + ENROLMENT_MS);
-    let id = EnrolmentId::from_uuid(Uuid::now_v7());
-    let made: Result<(), StoreError> = app
-        .store
-        .create_enrolment_token(id, edge.id, &secret.hash(), expires_at_ms)
-        .await;
-    made?;
-    Ok((
-        StatusCode::CREATED,
-        Json(EnrolmentToken {
-            token: format!("carnet-enrol.{}.{fingerprint}", secret.reveal()),
-            expires_at_ms,
-        }),
-    ))
+    let token = make_enrolment_token(&app, &caller, &name).await?;
+    Ok((StatusCode::CREATED, Json(token)))
 }
 
 /// Trusts the edge's agent no more, at once: no order, no permit and no container goes to it until
@@ -331,12 +374,7 @@ async fn disenrol(
     Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Edge>, ApiError> {
-    let edge = owned(&app, &caller, &name).await?;
-    app.store
-        .disenrol(edge.id, caller.account, clock::now())
-        .await?;
-    let edge = owned(&app, &caller, &name).await?;
-    Ok(Json(shown(&caller, edge)))
+    Ok(Json(distrust(&app, &caller, &name).await?))
 }
 
 #[cfg(test)]

@@ -36,37 +36,37 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// Which entries are wanted.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+pub(crate) struct Wanted {
     /// `decision`, `permit`, `migration`, `refusal`, `requirements`, `attributes`, `grant` …
-    kind: Option<String>,
+    pub kind: Option<String>,
     /// About this container, name or id.
-    container: Option<String>,
+    pub container: Option<String>,
     /// About this edge, name or id.
-    edge: Option<String>,
+    pub edge: Option<String>,
     /// Of this migration.
-    migration: Option<String>,
+    pub migration: Option<String>,
     /// From this instant on, in milliseconds since the Unix epoch.
-    since_ms: Option<i64>,
+    pub since_ms: Option<i64>,
     /// Before this instant.
-    until_ms: Option<i64>,
+    pub until_ms: Option<i64>,
     /// From this number on.
-    from: Option<u64>,
+    pub from: Option<u64>,
     /// At most so many: 1 to 1,000; 100 where it is absent.
-    limit: Option<u32>,
+    pub limit: Option<u32>,
 }
 
 /// Of which container, and in which country.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Whereabouts {
+pub(crate) struct Whereabouts {
     /// Of this container, name or id.
-    container: Option<String>,
+    pub container: Option<String>,
     /// In this country, two letters.
-    country: Option<String>,
+    pub country: Option<String>,
 }
 
 /// Between which two sizes.
@@ -78,7 +78,8 @@ struct Since {
     from: u64,
 }
 
-async fn checkpoint(app: &App) -> Result<SignedCheckpoint, ApiError> {
+/// The newest checkpoint, as it was signed.
+pub(crate) async fn checkpoint(app: &App) -> Result<SignedCheckpoint, ApiError> {
     app.store
         .checkpoint()
         .await?
@@ -165,18 +166,7 @@ fn shown(numbered: &Numbered) -> Result<LedgerEntry, ApiError> {
 }
 
 /// Entries of the ledger, the oldest first.
-#[utoipa::path(
-    get, path = "/v1/ledger/entries", tag = "ledger", operation_id = "list_ledger_entries",
-    params(Wanted),
-    responses((status = 200, body = Vec<LedgerEntry>), (status = 400, body = Problem),
-              (status = 404, body = Problem), (status = 409, body = Problem),
-              (status = 422, body = Problem))
-)]
-async fn list(
-    State(app): State<App>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
-) -> Result<Json<Vec<LedgerEntry>>, ApiError> {
-    let Query(wanted) = wanted?;
+pub(crate) async fn find(app: &App, wanted: Wanted) -> Result<Vec<LedgerEntry>, ApiError> {
     let limit = wanted.limit.unwrap_or(LISTED);
     if !(1..=MAX_LISTED).contains(&limit) {
         let limit = limit.to_string();
@@ -195,28 +185,21 @@ async fn list(
         ..EntryFilter::default()
     };
     if let Some(container) = &wanted.container {
-        filter.container = Some(container_id(&app, container).await?);
+        filter.container = Some(container_id(app, container).await?);
     }
     if let Some(edge) = &wanted.edge {
-        filter.edge = Some(edge_id(&app, edge).await?);
+        filter.edge = Some(edge_id(app, edge).await?);
     }
-    let found = app
-        .store
-        .find_entries(&filter, wanted.from.unwrap_or(0), limit)
-        .await?;
-    Ok(Json(found.iter().map(shown).collect::<Result<_, _>>()?))
+    let from = wanted.from.unwrap_or(0);
+    let found = app.store.find_entries(&filter, from, limit).await?;
+    found.iter().map(shown).collect()
 }
 
 /// One entry, with the proof that the ledger has it.
-#[utoipa::path(
-    get, path = "/v1/ledger/entries/{number}", tag = "ledger", operation_id = "show_ledger_entry",
-    params(("number" = String, Path, description = "Its number, from 0.")),
-    responses((status = 200, body = ProvenEntry), (status = 404, body = Problem))
-)]
-async fn show(State(app): State<App>, Named(number): Named) -> Result<Json<ProvenEntry>, ApiError> {
-    let missing = || ApiError::not_found("entry of the ledger", &number);
+pub(crate) async fn prove(app: &App, number: &str) -> Result<ProvenEntry, ApiError> {
+    let missing = || ApiError::not_found("entry of the ledger", number);
     let parsed: u64 = number.parse().map_err(|_| missing())?;
-    let checkpoint = checkpoint(&app).await?;
+    let checkpoint = checkpoint(app).await?;
     let found = app.store.entries(parsed, 1).await?;
     let entry = found
         .first()
@@ -226,12 +209,114 @@ async fn show(State(app): State<App>, Named(number): Named) -> Result<Json<Prove
     let nodes = app.store.nodes(&wanted).await?;
     let proof = prove_inclusion(checkpoint.size, parsed, &nodes)
         .map_err(|error| ApiError::internal(&error))?;
-    Ok(Json(ProvenEntry {
+    Ok(ProvenEntry {
         entry: shown(entry)?,
         text: String::from_utf8_lossy(&entry.bytes).into_owned(),
         proof: proof.iter().map(ToString::to_string).collect(),
         checkpoint: checkpoint.cosigned(),
-    }))
+    })
+}
+
+/// How it stands with each witness.
+pub(crate) fn standing(app: &App) -> Vec<Witness> {
+    let shown = app.witnesses.iter().map(|witness| {
+        let standing = witness.standing();
+        Witness {
+            name: witness.address.verifier.name().to_owned(),
+            url: witness.address.url.clone(),
+            verifier_key: witness.address.verifier.to_string(),
+            cosigned_size: standing.cosigned,
+            problem: standing.problem,
+        }
+    });
+    shown.collect()
+}
+
+/// Where containers have been.
+pub(crate) async fn stays_of(app: &App, whereabouts: &Whereabouts) -> Result<Vec<Stay>, ApiError> {
+    let container = match &whereabouts.container {
+        Some(named) => Some(container_id(app, named).await?),
+        None => None,
+    };
+    let mut stays = Stays::default();
+    let mut next = 0;
+    loop {
+        let entries = app.store.entries(next, MAX_LISTED).await?;
+        let Some(last) = entries.last() else { break };
+        next = last.number + 1;
+        for numbered in &entries {
+            let entry =
+                Entry::from_bytes(&numbered.bytes).map_err(|error| ApiError::internal(&error))?;
+            stays.take(numbered.number, &entry);
+        }
+    }
+    let names: HashMap<EdgeId, String> = app
+        .store
+        .edges()
+        .await?
+        .into_iter()
+        .map(|edge| (edge.id, edge.name))
+        .collect();
+    let containers: HashMap<ContainerId, String> = app
+        .store
+        .containers()
+        .await?
+        .into_iter()
+        .map(|record| (record.container.id, record.container.name))
+        .collect();
+    Ok(stays
+        .into_stays()
+        .into_iter()
+        .filter(|stay| {
+            container
+                .as_ref()
+                .is_none_or(|wanted| stay.container.to_string() == *wanted)
+                && whereabouts.country.as_deref().is_none_or(|wanted| {
+                    stay.country()
+                        .is_some_and(|country| country.eq_ignore_ascii_case(wanted))
+                })
+        })
+        .map(|stay| Stay {
+            container: stay.container,
+            container_name: containers.get(&stay.container).cloned(),
+            edge: stay.edge,
+            edge_name: names.get(&stay.edge).cloned().unwrap_or_default(),
+            country: stay.country().map(str::to_owned),
+            generation: stay.generation,
+            since_at_ms: stay.since,
+            until_at_ms: stay.until,
+            requirements_revision: stay.requirements.revision,
+            attributes_revision: stay.attributes.revision,
+            migration: stay.migration,
+            decision: stay.decision,
+        })
+        .collect())
+}
+
+/// Entries of the ledger, the oldest first.
+#[utoipa::path(
+    get, path = "/v1/ledger/entries", tag = "ledger", operation_id = "list_ledger_entries",
+    params(Wanted),
+    responses((status = 200, body = Vec<LedgerEntry>), (status = 400, body = Problem),
+              (status = 404, body = Problem), (status = 409, body = Problem),
+              (status = 422, body = Problem))
+)]
+async fn list(
+    State(app): State<App>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Vec<LedgerEntry>>, ApiError> {
+    let Query(wanted) = wanted?;
+    Ok(Json(find(&app, wanted).await?))
+}
+
+/// One entry, with the proof that the ledger has it.
+#[utoipa::path(
+    get, path = "/v1/ledger/entries/{number}", tag = "ledger", operation_id = "show_ledger_entry",
+    params(("number" = String, Path, description = "Its number, from 0.")),
+    responses((status = 200, body = ProvenEntry), (status = 404, body = Problem))
+)]
+async fn show(State(app): State<App>, Named(number): Named) -> Result<Json<ProvenEntry>, ApiError> {
+    Ok(Json(prove(&app, &number).await?))
 }
 
 /// That the ledger begins with what it was when it had `from` entries.
@@ -280,65 +365,7 @@ async fn stays(
     whereabouts: Result<Query<Whereabouts>, QueryRejection>,
 ) -> Result<Json<Vec<Stay>>, ApiError> {
     let Query(whereabouts) = whereabouts?;
-    let container = match &whereabouts.container {
-        Some(named) => Some(container_id(&app, named).await?),
-        None => None,
-    };
-    let mut stays = Stays::default();
-    let mut next = 0;
-    loop {
-        let entries = app.store.entries(next, MAX_LISTED).await?;
-        let Some(last) = entries.last() else { break };
-        next = last.number + 1;
-        for numbered in &entries {
-            let entry =
-                Entry::from_bytes(&numbered.bytes).map_err(|error| ApiError::internal(&error))?;
-            stays.take(numbered.number, &entry);
-        }
-    }
-    let names: HashMap<EdgeId, String> = app
-        .store
-        .edges()
-        .await?
-        .into_iter()
-        .map(|edge| (edge.id, edge.name))
-        .collect();
-    let containers: HashMap<ContainerId, String> = app
-        .store
-        .containers()
-        .await?
-        .into_iter()
-        .map(|record| (record.container.id, record.container.name))
-        .collect();
-    Ok(Json(
-        stays
-            .into_stays()
-            .into_iter()
-            .filter(|stay| {
-                container
-                    .as_ref()
-                    .is_none_or(|wanted| stay.container.to_string() == *wanted)
-                    && whereabouts.country.as_deref().is_none_or(|wanted| {
-                        stay.country()
-                            .is_some_and(|country| country.eq_ignore_ascii_case(wanted))
-                    })
-            })
-            .map(|stay| Stay {
-                container: stay.container,
-                container_name: containers.get(&stay.container).cloned(),
-                edge: stay.edge,
-                edge_name: names.get(&stay.edge).cloned().unwrap_or_default(),
-                country: stay.country().map(str::to_owned),
-                generation: stay.generation,
-                since_at_ms: stay.since,
-                until_at_ms: stay.until,
-                requirements_revision: stay.requirements.revision,
-                attributes_revision: stay.attributes.revision,
-                migration: stay.migration,
-                decision: stay.decision,
-            })
-            .collect(),
-    ))
+    Ok(Json(stays_of(&app, &whereabouts).await?))
 }
 
 /// The witnesses that cosign the ledger, and how it stands with each.
@@ -347,15 +374,5 @@ async fn stays(
     responses((status = 200, body = Vec<Witness>))
 )]
 async fn witnesses(State(app): State<App>) -> Json<Vec<Witness>> {
-    let shown = app.witnesses.iter().map(|witness| {
-        let standing = witness.standing();
-        Witness {
-            name: witness.address.verifier.name().to_owned(),
-            url: witness.address.url.clone(),
-            verifier_key: witness.address.verifier.to_string(),
-            cosigned_size: standing.cosigned,
-            problem: standing.problem,
-        }
-    });
-    Json(shown.collect())
+    Json(standing(&app))
 }

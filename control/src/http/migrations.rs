@@ -82,7 +82,7 @@ fn may_see(caller: &Caller, record: &MigrationRecord) -> bool {
 }
 
 /// A migration that the caller may see; others' answer as if they were not there.
-async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migration, ApiError> {
+pub(crate) async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migration, ApiError> {
     let missing = || ApiError::not_found("migration", id);
     let parsed: MigrationId = id.parse().map_err(|_| missing())?;
     let record = app.store.migration(parsed).await?;
@@ -90,6 +90,70 @@ async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migration, ApiE
         .filter(|record| may_see(caller, record))
         .map(|record| record.migration)
         .ok_or_else(missing)
+}
+
+/// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
+pub(crate) async fn all_visible(
+    app: &App,
+    caller: &Caller,
+    container: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Migration>, ApiError> {
+    let owner = (!caller.sees_everything()).then_some(caller.account);
+    let records = app.store.migrations(owner, container, limit).await?;
+    Ok(records.into_iter().map(|record| record.migration).collect())
+}
+
+/// Begins to move a container of the caller's.
+pub(crate) async fn begin(
+    app: &App,
+    caller: &Caller,
+    asked: CreateMigration,
+) -> Result<MigrationId, ApiError> {
+    let container = containers::owned(app, caller, &asked.container).await?;
+    if container.registration != ContainerRegistration::Confirmed {
+        return Err(ApiError::conflict(format!(
+            "it has not been shown that `{}` is yours: place its claim code inside it (carnet container claim, then prove), or have its edge's owner confirm it",
+            container.name
+        )));
+    }
+    // What can only fail is told now, not kept as a migration.
+    app.migrations.check(container.id, &asked.to).await?;
+    if asked.strategy == Some(Strategy::PostCopy) && !container.allow_post_copy {
+        return Err(ApiError::conflict(format!(
+            "`{0}` is not to be moved by post-copy; its owner can allow it: carnet container allow-post-copy {0}",
+            container.name
+        )));
+    }
+    let new = NewMigration {
+        id: MigrationId::from_uuid(Uuid::now_v7()),
+        container: container.id,
+        requested_by: caller.account,
+        to: asked.to,
+        strategy: asked.strategy.map(Into::into),
+        source: container.edge,
+        created_at: clock::now(),
+    };
+    let id = new.id;
+    match app.migrations.begin(new).await {
+        Err(error) if error.is_duplicate() => {
+            let under_way = containers::owned(app, caller, &container.id.to_string()).await?;
+            return Err(ApiError::conflict(format!(
+                "`{}` is being moved already{}; wait for its end",
+                container.name,
+                under_way
+                    .migration
+                    .map(|id| format!(", by migration {id}"))
+                    .unwrap_or_default()
+            )));
+        }
+        Err(error) if error.is_dangling() => {
+            return Err(ApiError::not_found("container", &asked.container));
+        }
+        // A crash from here on: the next start takes the migration up.
+        done => done?,
+    }
+    Ok(id)
 }
 
 /// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
@@ -114,14 +178,8 @@ async fn list(
             "1 to 1,000",
         ));
     }
-    let owner = (!caller.sees_everything()).then_some(caller.account);
-    let records = app
-        .store
-        .migrations(owner, listing.container.as_deref(), limit)
-        .await?;
-    Ok(Json(
-        records.into_iter().map(|record| record.migration).collect(),
-    ))
+    let container = listing.container.as_deref();
+    Ok(Json(all_visible(&app, &caller, container, limit).await?))
 }
 
 /// Asks for a move. The candidates are audited in turn, until one is permitted; the container
@@ -150,50 +208,8 @@ async fn create(
 ) -> Result<Response, ApiError> {
     let Query(waiting) = waiting?;
     let limit = waiting.limit()?;
-    let container = containers::owned(&app, &caller, &asked.container).await?;
-    if container.registration != ContainerRegistration::Confirmed {
-        return Err(ApiError::conflict(format!(
-            "it has not been shown that `{}` is yours: place its claim code inside it (carnet container claim, then prove), or have its edge's owner confirm it",
-            container.name
-        )));
-    }
-    // What can only fail is told now, not kept as a migration.
-    app.migrations.check(container.id, &asked.to).await?;
-    if asked.strategy == Some(Strategy::PostCopy) && !container.allow_post_copy {
-        return Err(ApiError::conflict(format!(
-            "`{0}` is not to be moved by post-copy; its owner can allow it: carnet container allow-post-copy {0}",
-            container.name
-        )));
-    }
-    let new = NewMigration {
-        id: MigrationId::from_uuid(Uuid::now_v7()),
-        container: container.id,
-        requested_by: caller.account,
-        to: asked.to,
-        strategy: asked.strategy.map(Into::into),
-        source: container.edge,
-        created_at: clock::now(),
-    };
     let news = app.migrations.news();
-    let id = new.id;
-    match app.migrations.begin(new).await {
-        Err(error) if error.is_duplicate() => {
-            let under_way = containers::owned(&app, &caller, &container.id.to_string()).await?;
-            return Err(ApiError::conflict(format!(
-                "`{}` is being moved already{}; wait for its end",
-                container.name,
-                under_way
-                    .migration
-                    .map(|id| format!(", by migration {id}"))
-                    .unwrap_or_default()
-            )));
-        }
-        Err(error) if error.is_dangling() => {
-            return Err(ApiError::not_found("container", &asked.container));
-        }
-        // A crash from here on: the next start takes the migration up.
-        done => done?,
-    }
+    let id = begin(&app, &caller, asked).await?;
     let migration = wait(&app, &caller, id, news, limit).await?;
     let status = ended_or_not(&migration);
     let mut headers = HeaderMap::new();
@@ -288,20 +304,46 @@ async fn cancel(
 ) -> Result<(StatusCode, Json<Migration>), ApiError> {
     let Query(waiting) = waiting?;
     let limit = waiting.limit()?;
-    let missing = || ApiError::not_found("migration", &id);
+    let news = app.migrations.news();
+    let id = call_off(&app, &caller, &id).await?;
+    let migration = wait(&app, &caller, id, news, limit).await?;
+    Ok((ended_or_not(&migration), Json(migration)))
+}
+
+/// Whether the caller may cancel it. Who may see it, an auditor say, may not therefore.
+fn may_cancel(caller: &Caller, record: &MigrationRecord) -> bool {
+    caller.is(Role::Administrator) || record.owner == caller.account
+}
+
+/// Whether the caller could cancel it now.
+pub(crate) async fn can_be_cancelled(
+    app: &App,
+    caller: &Caller,
+    migration: &Migration,
+) -> Result<bool, ApiError> {
+    let record = app.store.migration(migration.id).await?;
+    Ok(migration.state.is_before_the_commit()
+        && migration.cancel_asked_at_ms.is_none()
+        && record.is_some_and(|record| may_cancel(caller, &record)))
+}
+
+/// Has it be undone; returns at once.
+pub(crate) async fn call_off(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+) -> Result<MigrationId, ApiError> {
+    let missing = || ApiError::not_found("migration", id);
     let parsed: MigrationId = id.parse().map_err(|_| missing())?;
     let record = app.store.migration(parsed).await?;
-    // Who may see it, an auditor say, may not therefore cancel it.
     let migration = record
-        .filter(|record| caller.is(Role::Administrator) || record.owner == caller.account)
+        .filter(|record| may_cancel(caller, record))
         .ok_or_else(missing)?
         .migration;
-    let news = app.migrations.news();
-    if let Err(phase) = app.migrations.cancel(parsed, caller.account).await? {
-        return Err(ApiError::conflict(too_late(&migration, phase)));
+    match app.migrations.cancel(parsed, caller.account).await? {
+        Ok(()) => Ok(parsed),
+        Err(phase) => Err(ApiError::conflict(too_late(&migration, phase))),
     }
-    let migration = wait(&app, &caller, parsed, news, limit).await?;
-    Ok((ended_or_not(&migration), Json(migration)))
 }
 
 /// Why a migration that has come to `phase` cannot be cancelled, and what can be done instead.

@@ -4,18 +4,18 @@
 //! goes wrong is answered as a problem ([`problem`], RFC 9457).
 
 pub mod access;
-mod accounts;
-mod audits;
-mod containers;
-mod edges;
+pub(crate) mod accounts;
+pub(crate) mod audits;
+pub(crate) mod containers;
+pub(crate) mod edges;
 mod enrolments;
 mod idempotency;
 mod keys;
-mod ledger;
-mod migrations;
+pub(crate) mod ledger;
+pub(crate) mod migrations;
 pub mod openapi;
 pub mod problem;
-mod share_keys;
+pub(crate) mod share_keys;
 mod tokens;
 
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware;
+use axum::response::{IntoResponse, Response};
 use tokio::sync::{Notify, watch};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -32,6 +33,7 @@ use crate::authority::CertificateAuthority;
 use crate::keys::PermitKey;
 use crate::migrate::Migrations;
 use crate::store::Store;
+use crate::web;
 use crate::witnesses::Witnesses;
 
 /// The largest body that is read, in bytes.
@@ -70,7 +72,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(keys::routes())
 }
 
-/// The API.
+/// The API, and the pages beside it.
 pub fn router(app: App) -> Router {
     let (router, _) = routes().split_for_parts();
     router
@@ -79,16 +81,24 @@ pub fn router(app: App) -> Router {
             idempotency::once,
         ))
         .route_layer(middleware::from_fn_with_state(app.clone(), access::enforce))
+        .merge(web::router(app.clone()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(app)
 }
 
-async fn no_route(request: Request) -> ApiError {
-    ApiError::no_route(request.uri().path())
+async fn no_route(request: Request) -> Response {
+    if web::is_page(&request) {
+        return web::no_page(&request);
+    }
+    ApiError::no_route(request.uri().path()).into_response()
 }
 
-async fn no_method(request: Request) -> ApiError {
-    ApiError::method(request.method().as_str(), request.uri().path())
+async fn no_method(request: Request) -> Response {
+    let error = ApiError::method(request.method().as_str(), request.uri().path());
+    if web::is_page(&request) {
+        return web::told(error.0);
+    }
+    error.into_response()
 }

@@ -28,6 +28,10 @@ impl ApiError {
         })
     }
 
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// There is no such thing, or it is not the caller's to see.
     pub fn not_found(what: &str, name: &str) -> Self {
         let shown: String = name.chars().take(80).collect();
@@ -68,6 +72,26 @@ impl ApiError {
 
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "not allowed", detail)
+    }
+
+    /// What was put in is right in form, and refused.
+    pub fn refused_input(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "refused-input",
+            "not accepted",
+            detail,
+        )
+    }
+
+    /// It was asked for too often.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-attempts",
+            "too many attempts",
+            detail,
+        )
     }
 
     /// It is there already, or in a state in which this cannot be done.
@@ -173,8 +197,7 @@ impl From<Faults> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = self.status();
         let mut response = (
             status,
             [(header::CONTENT_TYPE, "application/problem+json")],

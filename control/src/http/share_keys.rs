@@ -26,6 +26,103 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(redeem))
 }
 
+/// The keys of an edge, for its owner and for who sees everything.
+pub(crate) async fn of_edge(
+    app: &App,
+    caller: &Caller,
+    edge: &str,
+) -> Result<Vec<ShareKey>, ApiError> {
+    let edge = if caller.sees_everything() {
+        visible(app, caller, edge).await?
+    } else {
+        owned(app, caller, edge).await?
+    };
+    let keys = app.store.share_keys().await?;
+    Ok(keys
+        .into_iter()
+        .map(|record| record.key)
+        .filter(|key| key.edge == edge.id)
+        .collect())
+}
+
+/// The keys that the caller gave, and those that the caller holds.
+pub(crate) async fn all_visible(app: &App, caller: &Caller) -> Result<Vec<ShareKey>, ApiError> {
+    let keys = app.store.share_keys().await?;
+    Ok(keys
+        .into_iter()
+        .filter(|record| may_see(caller, record))
+        .map(|record| record.key)
+        .collect())
+}
+
+/// Gives the use of an edge of the caller's.
+pub(crate) async fn give(
+    app: &App,
+    caller: &Caller,
+    edge: &str,
+    asked: &CreateShareKey,
+) -> Result<NewShareKey, ApiError> {
+    let edge = owned(app, caller, edge).await?;
+    let grantee = app
+        .store
+        .account(&asked.grantee)
+        .await?
+        .filter(|account| account.roles.contains(&Role::ContainerOwner))
+        .ok_or_else(|| {
+            ApiError::fault(
+                "grantee",
+                &asked.grantee,
+                "no container owner has this name",
+                "the name of a container owner's account",
+            )
+        })?;
+    let id = ShareKeyId::from_uuid(Uuid::now_v7());
+    let key = Secret::new("", KEY_BYTES);
+    let made = app
+        .store
+        .create_share_key(id, edge.id, grantee.id, &key.hash(), clock::now())
+        .await;
+    match made {
+        Err(error) if error.is_duplicate() => Err(ApiError::conflict(format!(
+            "`{}` has a key of `{}` already; revoke it to give another",
+            grantee.name, edge.name
+        ))),
+        done => {
+            done?;
+            Ok(NewShareKey {
+                share_key: find(app, id).await?.key,
+                key: key.reveal(),
+            })
+        }
+    }
+}
+
+/// Takes a key of an edge of the caller's back.
+pub(crate) async fn take_back(app: &App, caller: &Caller, id: &str) -> Result<ShareKey, ApiError> {
+    let missing = || ApiError::not_found("share key", id);
+    let key: ShareKeyId = id.parse().map_err(|_| missing())?;
+    let record = app.store.share_key(key).await?;
+    record
+        .filter(|record| record.owner == caller.account)
+        .ok_or_else(missing)?;
+    app.store
+        .revoke_share_key(key, caller.account, clock::now())
+        .await?;
+    Ok(find(app, key).await?.key)
+}
+
+/// Enters a key that was given to the caller.
+pub(crate) async fn enter(app: &App, caller: &Caller, key: &str) -> Result<ShareKey, ApiError> {
+    let hash = secret::hash(key.trim());
+    let id = app
+        .store
+        .redeem_share_key(&hash, caller.account, clock::now())
+        .await?
+        // What was typed may be another's key: it is not repeated.
+        .ok_or_else(|| ApiError::not_found("share key", "(the one entered)"))?;
+    Ok(find(app, id).await?.key)
+}
+
 /// Who holds a key of an edge: for its owner.
 #[utoipa::path(
     get, path = "/v1/edges/{edge}/share-keys", tag = "share keys",
@@ -38,18 +135,7 @@ async fn list_of_edge(
     Named(name): Named,
     caller: Caller,
 ) -> Result<Json<Vec<ShareKey>>, ApiError> {
-    let edge = if caller.sees_everything() {
-        visible(&app, &caller, &name).await?
-    } else {
-        owned(&app, &caller, &name).await?
-    };
-    let keys = app.store.share_keys().await?;
-    Ok(Json(
-        keys.into_iter()
-            .map(|record| record.key)
-            .filter(|key| key.edge == edge.id)
-            .collect(),
-    ))
+    Ok(Json(of_edge(&app, &caller, &name).await?))
 }
 
 /// The keys that the caller gave, and those that the caller holds.
@@ -58,13 +144,7 @@ async fn list_of_edge(
     responses((status = 200, body = Vec<ShareKey>))
 )]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ShareKey>>, ApiError> {
-    let keys = app.store.share_keys().await?;
-    Ok(Json(
-        keys.into_iter()
-            .filter(|record| may_see(&caller, record))
-            .map(|record| record.key)
-            .collect(),
-    ))
+    Ok(Json(all_visible(&app, &caller).await?))
 }
 
 /// A key that was given and not entered yet is not its grantee's to see: its edge is not either.
@@ -94,43 +174,8 @@ async fn create(
     caller: Caller,
     Input(asked): Input<CreateShareKey>,
 ) -> Result<(StatusCode, Json<NewShareKey>), ApiError> {
-    let edge = owned(&app, &caller, &name).await?;
-    let grantee = app
-        .store
-        .account(&asked.grantee)
-        .await?
-        .filter(|account| account.roles.contains(&Role::ContainerOwner))
-        .ok_or_else(|| {
-            ApiError::fault(
-                "grantee",
-                &asked.grantee,
-                "no container owner has this name",
-                "the name of a container owner's account",
-            )
-        })?;
-    let id = ShareKeyId::from_uuid(Uuid::now_v7());
-    let key = Secret::new("", KEY_BYTES);
-    let made = app
-        .store
-        .create_share_key(id, edge.id, grantee.id, &key.hash(), clock::now())
-        .await;
-    match made {
-        Err(error) if error.is_duplicate() => Err(ApiError::conflict(format!(
-            "`{}` has a key of `{}` already; revoke it to give another",
-            grantee.name, edge.name
-        ))),
-        done => {
-            done?;
-            let record = find(&app, id).await?;
-            Ok((
-                StatusCode::CREATED,
-                Json(NewShareKey {
-                    share_key: record.key,
-                    key: key.reveal(),
-                }),
-            ))
-        }
-    }
+    let key = give(&app, &caller, &name, &asked).await?;
+    Ok((StatusCode::CREATED, Json(key)))
 }
 
 async fn find(app: &App, id: ShareKeyId) -> Result<ShareKeyRecord, ApiError> {
@@ -151,16 +196,7 @@ async fn revoke(
     Named(id): Named,
     caller: Caller,
 ) -> Result<Json<ShareKey>, ApiError> {
-    let missing = || ApiError::not_found("share key", &id);
-    let key: ShareKeyId = id.parse().map_err(|_| missing())?;
-    let record = app.store.share_key(key).await?;
-    record
-        .filter(|record| record.owner == caller.account)
-        .ok_or_else(missing)?;
-    app.store
-        .revoke_share_key(key, caller.account, clock::now())
-        .await?;
-    Ok(Json(find(&app, key).await?.key))
+    Ok(Json(take_back(&app, &caller, &id).await?))
 }
 
 /// Enters a key: from then on the caller sees and uses its edge.
@@ -177,12 +213,5 @@ async fn redeem(
     caller: Caller,
     Input(asked): Input<RedeemShareKey>,
 ) -> Result<Json<ShareKey>, ApiError> {
-    let hash = secret::hash(asked.key.trim());
-    let id = app
-        .store
-        .redeem_share_key(&hash, caller.account, clock::now())
-        .await?
-        // What was typed may be another's key: it is not repeated.
-        .ok_or_else(|| ApiError::not_found("share key", "(the one entered)"))?;
-    Ok(Json(find(&app, id).await?.key))
+    Ok(Json(enter(&app, &caller, &asked.key).await?))
 }

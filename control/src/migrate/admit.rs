@@ -114,7 +114,7 @@ pub async fn audit(
 }
 
 /// A reason, and where it is that there is no reading, why there is none.
-fn told(reason: &policy::Reason, unread: bool, problems: &[String]) -> Reason {
+pub(crate) fn told(reason: &policy::Reason, unread: bool, problems: &[String]) -> Reason {
     let mut told = Reason::from(reason);
     let asks_for_reading = matches!(
         reason.element,
@@ -126,7 +126,7 @@ fn told(reason: &policy::Reason, unread: bool, problems: &[String]) -> Reason {
     told
 }
 
-fn wire_reading(reading: &Utilization) -> UtilizationReading {
+pub(crate) fn wire_reading(reading: &Utilization) -> UtilizationReading {
     UtilizationReading {
         cpu_percent: f64::from(reading.cpu.hundredths()) / 100.0,
         memory_percent: f64::from(reading.memory.hundredths()) / 100.0,

@@ -1,7 +1,7 @@
 //! Moves of containers: who may go where ([`admit`]), one task per move ([`runner`]), and
 //! taking up what a crash interrupted ([`Migrations::recover`]).
 
-mod admit;
+pub(crate) mod admit;
 mod destination;
 mod limits;
 mod runner;

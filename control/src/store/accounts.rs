@@ -6,7 +6,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::ledger::Writing;
-use super::{NewToken, Store, StoreError, json, parsed, to_json};
+use super::{NewToken, Store, StoreError, json, parsed, passwords, to_json};
 
 /// Roles as the ledger names them.
 pub(super) fn role_names(roles: &[Role]) -> Vec<String> {
@@ -40,6 +40,22 @@ impl Store {
     pub async fn create_account(&self, new: &NewAccount, by: AccountId) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         insert(&mut transaction, new, Actor::Account(by)).await?;
+        transaction.commit().await
+    }
+
+    /// Makes an account for whoever asks for it, with a password.
+    ///
+    /// # Errors
+    /// A duplicate, where the name is taken.
+    pub async fn register_account(
+        &self,
+        new: &NewAccount,
+        password_hash: &str,
+    ) -> Result<(), StoreError> {
+        let by = Actor::Account(new.id);
+        let mut transaction = self.write().await?;
+        insert(&mut transaction, new, by).await?;
+        passwords::insert(&mut transaction, new.id, password_hash, by, new.created_at).await?;
         transaction.commit().await
     }
 

@@ -10,7 +10,9 @@ mod enrolment;
 mod idempotency;
 pub mod ledger;
 pub mod migrations;
+mod passwords;
 pub mod renewal;
+mod sessions;
 mod share_keys;
 pub mod sightings;
 mod tokens;
@@ -19,6 +21,7 @@ pub use accounts::NewAccount;
 pub use containers::{ContainerRecord, NewContainer};
 pub use edges::{EdgeRecord, NewEdge};
 pub use idempotency::{Begun, Kept};
+pub use sessions::{Good, NewSession, Session, SessionHolder};
 pub use share_keys::ShareKeyRecord;
 pub use tokens::{NewToken, TokenHolder};
 

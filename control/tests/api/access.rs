@@ -140,7 +140,6 @@ async fn what_is_not_in_the_table_is_not_there() {
     let plane = Plane::start().await;
     let everyone = plane.account("everyone", &ALL).await;
     let strays = [
-        "/",
         "/v1",
         "/v1/nothing",
         "/v1/edges/",

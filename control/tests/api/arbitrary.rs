@@ -165,7 +165,7 @@ fn no_body_is_carnets_fault() {
         .iter()
         .filter(|(method, _, _)| takes(method))
         .collect();
-    assert_eq!(routes.len(), 21);
+    assert_eq!(routes.len(), 22);
     for (method, route, _) in routes {
         let ask = |body: Value| {
             let ask = plane.ask(method.clone(), &filled(route)).by(&all);

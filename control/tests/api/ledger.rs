@@ -30,6 +30,9 @@ async fn lived_in() -> (Plane, Someone) {
     plane.post(&ann, "/v1/audits", audit).await.json(200);
     let moved = plane.start_move(&ann, "web", "south").await;
     plane.end_of(&ann, &moved).await;
+    let password = "/v1/accounts/ann/password";
+    let given = plane.post(&plane.administrator, password, json!({})).await;
+    given.json(201);
     let elsewhere = json!({"attributes": ATTRIBUTES.replace("de", "us")});
     plane
         .put(&owner, "/v1/edges/east/attributes", elsewhere)
@@ -120,6 +123,7 @@ async fn every_entry_follows_from_those_before_it_and_all_of_it_is_signed() {
         "cancel",
         "account",
         "token",
+        "password",
         "attributes",
         "certificate",
         "requirements",

@@ -108,7 +108,10 @@ async fn on_every_route_what_is_anothers_answers_as_what_is_not_there() {
                 ("{token}", vec![others.token.token.id.to_string()])
             }
             // Accounts are the administrator's, the ledger the auditors', all of it.
-            "/v1/accounts/{account}/tokens" | "/ledger/{*path}" | "/v1/ledger/entries/{number}" => {
+            "/v1/accounts/{account}/tokens"
+            | "/v1/accounts/{account}/password"
+            | "/ledger/{*path}"
+            | "/v1/ledger/entries/{number}" => {
                 continue;
             }
             unknown => panic!("whose is {unknown}?"),

@@ -17,6 +17,7 @@ use carnet_control::keys::PermitKey;
 use carnet_control::migrate::{Limits, Migrations, Pace};
 use carnet_control::monitor;
 use carnet_control::store::{NewAccount, NewToken, Store};
+use carnet_control::web::Address;
 use carnet_core::ids::{AccountId, TokenId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::LedgerSigner;
@@ -114,7 +115,8 @@ impl Plane {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         // Ends with the test's runtime.
-        tokio::spawn(async move { axum::serve(listener, router(app)).await });
+        let service = router(app).into_make_service_with_connect_info::<Address>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
         // The only provider; another test may have named it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use carnet_api::v1::{Claim, NewApiToken, NewShareKey};
+use carnet_api::v1::{Claim, NewApiToken, NewPassword, NewShareKey};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -71,6 +71,13 @@ async fn no_secret_stands_in_the_database() {
         "token": enrolment, "certificate_request": certificate_request(), "detected": {},
     });
     once(&owner, "/v1/enrolments", body).await.json(201);
+
+    let password: NewPassword = once(&plane.administrator, "/v1/accounts/ann/password", json!({}))
+        .await
+        .read(201);
+    let kept_with_password = kept(&plane);
+    assert!(holds(&kept_with_password, b"$argon2id$"));
+    assert!(!holds(&kept_with_password, password.secret.as_bytes()));
 
     let secret_of_enrolment = enrolment.split('.').nth(1).unwrap();
     let secrets = [

@@ -156,9 +156,9 @@ impl Auditor {
             Event::Account { account, .. } => ensure(self.accounts.insert(*account), || {
                 format!("account {account} was made before")
             }),
-            Event::Token { account, .. } | Event::TokenRevoked { account, .. } => {
-                self.knows_account(*account)
-            }
+            Event::Token { account, .. }
+            | Event::TokenRevoked { account, .. }
+            | Event::Password { account } => self.knows_account(*account),
             Event::Attributes {
                 edge,
                 owner,

@@ -97,6 +97,11 @@ pub enum Event {
         token: TokenId,
         account: AccountId,
     },
+    /// An account's password was set; all its browser sessions but the one that did it have
+    /// ended.
+    Password {
+        account: AccountId,
+    },
     /// An edge was registered, or its attributes have changed.
     Attributes {
         edge: EdgeId,
@@ -331,6 +336,7 @@ impl Entry {
             Event::Account { .. }
             | Event::Token { .. }
             | Event::TokenRevoked { .. }
+            | Event::Password { .. }
             | Event::Key { .. } => (None, None, None),
         }
     }
@@ -348,6 +354,7 @@ impl Entry {
             Event::Account { .. } => "account",
             Event::Token { .. } => "token",
             Event::TokenRevoked { .. } => "token_revoked",
+            Event::Password { .. } => "password",
             Event::Attributes { .. } => "attributes",
             Event::Certificate(_) => "certificate",
             Event::EdgeRevoked { .. } => "edge_revoked",

@@ -17,6 +17,23 @@ impl Country {
         lower.as_bytes().try_into().ok().map(Self)
     }
 
+    /// Every country's code, with its English short name, by name.
+    pub fn every() -> Vec<(String, &'static str)> {
+        let mut every: Vec<_> = rust_iso3166::ALL
+            .iter()
+            .map(|country| (country.alpha2.to_ascii_lowercase(), country.name))
+            .collect();
+        every.sort_unstable_by_key(|(_, name)| *name);
+        every
+    }
+
+    /// Its English short name.
+    pub fn name(&self) -> &'static str {
+        // Only codes that ISO 3166-1 has get in.
+        rust_iso3166::from_alpha2(&self.code().to_ascii_uppercase())
+            .map_or("", |country| country.name)
+    }
+
     pub fn code(&self) -> &str {
         // Only ASCII letters get in.
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -1,0 +1,509 @@
+use std::collections::{HashMap, HashSet};
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use carnet_api::v1::{
+    Attempt, Container, ContainerRegistration, ContainerState, RegisterContainer, Role,
+};
+use carnet_core::ids::{AccountId, ContainerId, EdgeId};
+use carnet_core::policy::{Element, Requirements, attributes_from_json, requirements_from_json};
+use serde_json::Value;
+
+use super::access::Visitor;
+use super::edges::policy;
+use super::fields::Fields;
+use super::form::{Field, Form, Kind};
+use super::migrations::{AttemptRow, MigrationRow, attempt_rows};
+use super::page::{Frame, Secret, page, shown};
+use super::words::{Sign, lasting};
+use crate::clock;
+use crate::http::App;
+use crate::http::access::Caller;
+use crate::http::problem::{ApiError, Named};
+use crate::http::{audits, containers, edges, migrations};
+
+/// How many of its last moves a container's page lists.
+const LAST_MOVES: u32 = 20;
+
+/// A container in a list.
+pub(super) struct ContainerRow {
+    pub id: ContainerId,
+    pub name: String,
+    /// Whose it is, where it is not the reader's.
+    pub owner: String,
+    pub edge: String,
+    pub state: Sign,
+    pub since: String,
+    pub registration: Sign,
+    pub is_pending: bool,
+    /// It is on an edge of the reader's, who can confirm it.
+    pub is_to_confirm: bool,
+    /// The migration under way.
+    pub migration: Option<String>,
+}
+
+fn state(state: ContainerState) -> Sign {
+    match state {
+        ContainerState::Unknown => Sign::new("none", "not looked at yet"),
+        ContainerState::Running => Sign::new("good", "running"),
+        ContainerState::Frozen => Sign::new("warn", "frozen"),
+        ContainerState::Stopped => Sign::new("warn", "stopped"),
+        ContainerState::Missing => Sign::new("bad", "missing on its edge"),
+    }
+}
+
+impl ContainerRow {
+    fn of(container: &Container) -> Self {
+        let is_pending = container.registration == ContainerRegistration::Pending;
+        Self {
+            id: container.id,
+            name: container.name.clone(),
+            owner: String::new(),
+            edge: container.edge_name.clone(),
+            state: match container.migration {
+                Some(_) => Sign::new("warn", "being moved"),
+                None => state(container.state),
+            },
+            since: lasting(container.state_since_at_ms, clock::now()),
+            registration: if is_pending {
+                Sign::new("warn", "to be confirmed")
+            } else {
+                Sign::new("good", "confirmed")
+            },
+            is_pending,
+            is_to_confirm: false,
+            migration: container.migration.map(|id| id.to_string()),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "containers.html")]
+struct ContainersPage {
+    frame: Frame,
+    own: Vec<ContainerRow>,
+    /// On the reader's edges; for who reads everything, everyone's.
+    others: Vec<ContainerRow>,
+    /// Something is being moved: the page loads itself anew.
+    is_moving: bool,
+}
+
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    let containers = containers::all_visible(&app, &caller).await?;
+    let is_moving = containers
+        .iter()
+        .any(|container| container.migration.is_some());
+    let edges = edges::all_visible(&app, &caller).await?;
+    let own_edges: HashSet<EdgeId> = edges
+        .iter()
+        .filter(|edge| edge.owner == Some(caller.account) && caller.is(Role::EdgeOwner))
+        .map(|edge| edge.id)
+        .collect();
+    // Whoever confirms a container must know whose it is to be.
+    let accounts = app.store.accounts().await?;
+    let owners: HashMap<AccountId, String> = accounts
+        .into_iter()
+        .map(|account| (account.id, account.name))
+        .collect();
+    for container in containers {
+        let is_own = container.owner == caller.account && caller.is(Role::ContainerOwner);
+        let mut row = ContainerRow::of(&container);
+        row.is_to_confirm = row.is_pending && own_edges.contains(&container.edge);
+        if !is_own {
+            row.owner = owners.get(&container.owner).cloned().unwrap_or_default();
+        }
+        let rows = if is_own { &mut own } else { &mut others };
+        rows.push(row);
+    }
+    shown(&ContainersPage {
+        frame: Frame::of(&visitor),
+        own,
+        others,
+        is_moving,
+    })
+}
+
+/// What is asked about a container's requirements, in the order of the paper's table.
+fn requirement_fields() -> Vec<Field> {
+    let described = |element: Element| -> (&'static str, &'static str) {
+        match element {
+            Element::AllowedLocations => (
+                "Countries where it may be",
+                "Countries by their codes, and regions: jp,us,region:B. A leading - excludes: -de.",
+            ),
+            Element::AllowedOrganizations => (
+                "Organizations that may manage the edge",
+                "Separated by commas; a leading - excludes. All that manage the edge must be allowed.",
+            ),
+            Element::AllowedManufacturers => (
+                "Manufacturers of the edge",
+                "Separated by commas; a leading - excludes.",
+            ),
+            Element::Virtualization => ("Virtualization tool", "Such as lxc."),
+            Element::MaxCpuPercent => ("CPU use at the most, %", "Of the edge, when it is asked."),
+            Element::MaxMemoryPercent => (
+                "Memory use at the most, %",
+                "Of the edge, when it is asked.",
+            ),
+            Element::MinCpuGhz => ("CPU clock at the least, GHz", ""),
+            Element::MinMemoryGb => ("Memory at the least, GB", ""),
+            Element::AiSupport => ("AI support", ""),
+            Element::AiAccessories => ("AI accessories", "All of these, separated by commas."),
+            Element::AiFrameworks => ("AI frameworks", "All of these, separated by commas."),
+        }
+    };
+    Element::ALL
+        .into_iter()
+        .map(|element| {
+            let (label, hint) = described(element);
+            let kind = if element == Element::AiSupport {
+                let choices = [("", "not required"), ("yes", "required")];
+                let owned = choices.map(|(value, label)| (value.to_owned(), label.to_owned()));
+                Kind::Choice(owned.to_vec())
+            } else {
+                Kind::Text
+            };
+            Field::new(element.name(), label, kind)
+                .paper(element.paper_name())
+                .hint(hint)
+        })
+        .collect()
+}
+
+fn typed_requirements(typed: &Fields) -> Value {
+    policy(typed, Element::ALL.iter().map(|element| element.name()))
+}
+
+async fn register_fields(app: &App, caller: &Caller) -> Result<Form, ApiError> {
+    let edges = edges::all_visible(app, caller).await?;
+    let mut choices = vec![(String::new(), "choose".to_owned())];
+    choices.extend(edges.into_iter().map(|edge| (edge.name.clone(), edge.name)));
+    let mut fields = vec![
+        Field::new("name", "Name", Kind::Text)
+            .hint("Its name in LXC: letters, digits, . _ and -, at most 63."),
+        Field::new("edge", "Edge it is on", Kind::Choice(choices))
+            .hint("One of those that you may use."),
+    ];
+    fields.extend(requirement_fields());
+    Ok(Form::new(fields))
+}
+
+/// What is to be done with a form that is filled in.
+fn is_preview(typed: &Fields) -> bool {
+    typed.text("act") == "preview"
+}
+
+#[derive(Template)]
+#[template(path = "container_form.html")]
+struct ContainerFormPage {
+    frame: Frame,
+    form: Form,
+    /// Whose requirements are changed; `None`: a new one.
+    container: Option<String>,
+    /// Where it could go.
+    preview: Option<Vec<AttemptRow>>,
+}
+
+pub(super) async fn register_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    shown(&ContainerFormPage {
+        frame: Frame::of(&visitor),
+        form: register_fields(&app, &caller).await?,
+        container: None,
+        preview: None,
+    })
+}
+
+/// Where what is typed would let a container go.
+async fn previewed(
+    app: &App,
+    caller: &Caller,
+    typed: &Fields,
+) -> Result<Vec<AttemptRow>, ApiError> {
+    let requirements = requirements_from_json(&typed_requirements(typed))?;
+    let mut attempts = audits::preview(app, caller, &requirements).await?;
+    sort(&mut attempts);
+    Ok(attempt_rows(&attempts))
+}
+
+/// By name: in the order of drawing nothing is found again.
+fn sort(attempts: &mut [Attempt]) {
+    attempts.sort_by(|one, other| one.edge_name.cmp(&other.edge_name));
+}
+
+pub(super) async fn register(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    typed: Fields,
+) -> Result<Response, ApiError> {
+    let form = register_fields(&app, &caller).await?.filled(&typed);
+    let done = if is_preview(&typed) {
+        previewed(&app, &caller, &typed).await.map(Some)
+    } else {
+        let asked = RegisterContainer {
+            name: typed.text("name").to_owned(),
+            edge: typed.text("edge").to_owned(),
+            requirements: typed_requirements(&typed),
+            allow_post_copy: false,
+        };
+        match containers::add(&app, &caller, asked).await {
+            Ok(container) => {
+                let path = format!("/containers/{}", container.id);
+                return Ok(Redirect::to(&path).into_response());
+            }
+            Err(error) => Err(error),
+        }
+    };
+    answer(&visitor, form, None, done)
+}
+
+/// The form again, with where the container could go, or with what is wrong.
+fn answer(
+    visitor: &Visitor,
+    form: Form,
+    container: Option<String>,
+    done: Result<Option<Vec<AttemptRow>>, ApiError>,
+) -> Result<Response, ApiError> {
+    let (status, form, preview) = match done {
+        Ok(preview) => (StatusCode::OK, form, preview),
+        Err(error) => (error.status(), form.refused(error)?, None),
+    };
+    let frame = Frame::of(visitor);
+    let answered = ContainerFormPage {
+        frame,
+        form,
+        container,
+        preview,
+    };
+    page(status, &answered)
+}
+
+fn requirements_of(container: &Container) -> Requirements {
+    requirements_from_json(&container.requirements).unwrap_or_default()
+}
+
+/// The form with what is required now.
+fn required(container: &Container) -> Form {
+    let requirements = requirements_of(container);
+    let mut fields = requirement_fields();
+    for (field, element) in fields.iter_mut().zip(Element::ALL) {
+        let written = requirements.written(element);
+        if written != "*" {
+            field.value = written;
+        }
+    }
+    Form::new(fields)
+}
+
+pub(super) async fn require_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+) -> Result<Response, ApiError> {
+    let container = containers::owned(&app, &caller, &name).await?;
+    answer(
+        &visitor,
+        required(&container),
+        Some(container.name),
+        Ok(None),
+    )
+}
+
+pub(super) async fn require(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+    typed: Fields,
+) -> Result<Response, ApiError> {
+    let container = containers::owned(&app, &caller, &name).await?;
+    let form = required(&container).filled(&typed);
+    let done = if is_preview(&typed) {
+        previewed(&app, &caller, &typed).await.map(Some)
+    } else {
+        let asked = typed_requirements(&typed);
+        match containers::replace_requirements(&app, &caller, &name, &asked).await {
+            Ok(_) => return Ok(Redirect::to(&format!("/containers/{name}")).into_response()),
+            Err(error) => Err(error),
+        }
+    };
+    answer(&visitor, form, Some(container.name), done)
+}
+
+/// One requirement.
+struct RequirementRow {
+    label: &'static str,
+    paper: &'static str,
+    required: String,
+}
+
+#[derive(Template)]
+#[template(path = "container.html")]
+struct ContainerPage {
+    frame: Frame,
+    row: ContainerRow,
+    is_own: bool,
+    revision: u64,
+    generation: u64,
+    allow_post_copy: bool,
+    requirements: Vec<RequirementRow>,
+    moves: Vec<MigrationRow>,
+    problem: Option<String>,
+    secret: Option<Secret>,
+}
+
+async fn container_page(
+    app: &App,
+    visitor: &Visitor,
+    caller: &Caller,
+    name: &str,
+) -> Result<ContainerPage, ApiError> {
+    let container = containers::one(app, caller, name).await?;
+    let is_own = container.owner == caller.account;
+    let requirements = requirements_of(&container);
+    // An edge's owner sees that it is there, and not where it has been.
+    let moves = if is_own || caller.sees_everything() {
+        let id = container.id.to_string();
+        migrations::all_visible(app, caller, Some(&id), LAST_MOVES).await?
+    } else {
+        Vec::new()
+    };
+    Ok(ContainerPage {
+        frame: Frame::of(visitor),
+        row: ContainerRow::of(&container),
+        is_own,
+        revision: container.requirements_revision,
+        generation: container.generation,
+        allow_post_copy: container.allow_post_copy,
+        requirements: requirement_fields()
+            .into_iter()
+            .zip(Element::ALL)
+            .map(|(field, element)| RequirementRow {
+                label: field.label,
+                paper: element.paper_name(),
+                required: requirements.written(element),
+            })
+            .collect(),
+        moves: moves.iter().map(MigrationRow::of).collect(),
+        problem: None,
+        secret: None,
+    })
+}
+
+pub(super) async fn show(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+) -> Result<Response, ApiError> {
+    shown(&container_page(&app, &visitor, &caller, &name).await?)
+}
+
+/// The container's page again after an act: with what is wrong, where something is.
+async fn acted<T>(
+    app: &App,
+    visitor: &Visitor,
+    caller: &Caller,
+    name: &str,
+    done: Result<T, ApiError>,
+) -> Result<Response, ApiError> {
+    match done {
+        Ok(_) => Ok(Redirect::to(&format!("/containers/{name}")).into_response()),
+        Err(error) if matches!(error.0.status, 409 | 502) => {
+            let mut again = container_page(app, visitor, caller, name).await?;
+            let status = error.status();
+            again.problem = error.0.detail;
+            page(status, &again)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn claim(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+) -> Result<Response, ApiError> {
+    match containers::make_claim(&app, &caller, &name).await {
+        Ok(claim) => {
+            let mut again = container_page(&app, &visitor, &caller, &name).await?;
+            again.secret = Some(Secret {
+                title: "Inside the container, within 15 minutes",
+                text: format!("echo {} > {}", claim.code, claim.path),
+                hint: "Then have it checked, here below. The code is shown this once.".to_owned(),
+            });
+            shown(&again)
+        }
+        Err(error) => acted::<()>(&app, &visitor, &caller, &name, Err(error)).await,
+    }
+}
+
+pub(super) async fn check_claim(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+) -> Result<Response, ApiError> {
+    let done = containers::check_claim(&app, &caller, &name).await;
+    acted(&app, &visitor, &caller, &name, done).await
+}
+
+pub(super) async fn vouch_for(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+) -> Result<Response, ApiError> {
+    let done = containers::vouch_for(&app, &caller, &name).await;
+    acted(&app, &visitor, &caller, &name, done).await
+}
+
+pub(super) async fn allow_post_copy(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+    typed: Fields,
+) -> Result<Response, ApiError> {
+    let allow = typed.text("allow") == "yes";
+    let done = containers::set_allow_post_copy(&app, &caller, &name, allow).await;
+    acted(&app, &visitor, &caller, &name, done).await
+}
+
+pub(super) async fn forget(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+) -> Result<Response, ApiError> {
+    match containers::remove(&app, &caller, &name).await {
+        Ok(()) => Ok(Redirect::to("/containers").into_response()),
+        Err(error) => acted::<()>(&app, &visitor, &caller, &name, Err(error)).await,
+    }
+}
+
+/// The regions of the edges that somebody may use.
+pub(super) async fn regions(app: &App, caller: &Caller) -> Result<Vec<String>, ApiError> {
+    let mut regions: Vec<String> = edges::all_visible(app, caller)
+        .await?
+        .iter()
+        .filter_map(|edge| attributes_from_json(&edge.attributes).ok()?.region)
+        .map(|region| region.to_string())
+        .collect();
+    regions.sort_unstable();
+    regions.dedup();
+    Ok(regions)
+}

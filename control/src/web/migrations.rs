@@ -1,0 +1,440 @@
+use askama::Template;
+use axum::extract::State;
+use axum::response::{IntoResponse, Redirect, Response};
+use carnet_api::v1::{
+    Attempt, AttemptOutcome, CreateAudit, CreateMigration, DestinationSpec, Migration,
+    MigrationState, NeedsOperator, Reason, Role, StallPlace, Strategy,
+};
+
+use super::access::Visitor;
+use super::containers::regions;
+use super::fields::Fields;
+use super::page::{Frame, page, shown};
+use super::words::{Sign, Use, ago, bytes, milliseconds, utilization};
+use crate::clock;
+use crate::http::App;
+use crate::http::access::Caller;
+use crate::http::ledger::{self, Wanted};
+use crate::http::problem::{ApiError, Named};
+use crate::http::{audits, containers, migrations};
+
+/// How many migrations are listed.
+const LISTED: u32 = 100;
+/// How many entries of a migration are listed.
+const ENTRIES: u32 = 200;
+
+/// One candidate, audited.
+pub(super) struct AttemptRow {
+    pub edge: String,
+    pub verdict: Sign,
+    pub is_permitted: bool,
+    pub reasons: Vec<Reason>,
+    pub problems: Vec<String>,
+    pub utilization: Option<Use>,
+    /// Comparing, and reading the utilization.
+    pub took: String,
+}
+
+pub(super) fn attempt_rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
+    let now = clock::now();
+    attempts
+        .iter()
+        .map(|attempt| {
+            let (verdict, reasons, problems) = match &attempt.outcome {
+                AttemptOutcome::Permitted => {
+                    (Sign::new("good", "permitted"), Vec::new(), Vec::new())
+                }
+                AttemptOutcome::Denied { reasons } => {
+                    (Sign::new("bad", "denied"), reasons.clone(), Vec::new())
+                }
+                AttemptOutcome::NotReady { problems } => (
+                    Sign::new("warn", "permitted, not ready"),
+                    Vec::new(),
+                    problems.clone(),
+                ),
+            };
+            AttemptRow {
+                edge: attempt.edge_name.clone(),
+                is_permitted: attempt.outcome == AttemptOutcome::Permitted,
+                verdict,
+                reasons,
+                problems,
+                utilization: attempt
+                    .utilization
+                    .as_ref()
+                    .map(|reading| utilization(reading, now)),
+                took: milliseconds((attempt.compare_micros + attempt.reading_micros) / 1e3),
+            }
+        })
+        .collect()
+}
+
+fn state(state: MigrationState) -> Sign {
+    match state {
+        MigrationState::Admitting => Sign::new("warn", "being audited"),
+        MigrationState::Preparing => Sign::new("warn", "preparing"),
+        MigrationState::CopyingAhead => Sign::new("warn", "copying ahead"),
+        MigrationState::HandingOver => Sign::new("warn", "handing over"),
+        MigrationState::Committing => Sign::new("warn", "committing"),
+        MigrationState::Restoring => Sign::new("warn", "restoring"),
+        MigrationState::Settling => Sign::new("warn", "waiting for the rest of its memory"),
+        MigrationState::Releasing => Sign::new("warn", "releasing the source"),
+        MigrationState::WithdrawingTarget => Sign::new("warn", "withdrawing the target"),
+        MigrationState::TakingBack => Sign::new("warn", "taking back"),
+        MigrationState::ResumingSource => Sign::new("warn", "resuming the source"),
+        MigrationState::DiscardingTarget => Sign::new("warn", "discarding at the target"),
+        MigrationState::Completed => Sign::new("good", "completed"),
+        MigrationState::Denied => Sign::new("bad", "denied"),
+        MigrationState::Failed => Sign::new("bad", "failed"),
+        MigrationState::Cancelled => Sign::new("warn", "cancelled"),
+    }
+}
+
+fn destination(to: &DestinationSpec) -> String {
+    match to {
+        DestinationSpec::Edge(edge) => format!("edge {edge}"),
+        DestinationSpec::Region(region) => format!("region {region}"),
+        DestinationSpec::Anywhere(_) => "anywhere".to_owned(),
+    }
+}
+
+/// A migration in a list.
+pub(super) struct MigrationRow {
+    pub id: String,
+    pub container: String,
+    pub source: String,
+    pub asked: String,
+    pub target: String,
+    pub state: Sign,
+    pub begun: String,
+    pub took: String,
+    pub stall: String,
+}
+
+impl MigrationRow {
+    pub(super) fn of(migration: &Migration) -> Self {
+        let took = migration
+            .ended_at_ms
+            .map(|ended| ended.0 - migration.created_at_ms.0)
+            .and_then(|ms| u32::try_from(ms).ok());
+        let none = || "–".to_owned();
+        Self {
+            id: migration.id.to_string(),
+            container: migration.container_name.clone(),
+            source: migration.source_name.clone(),
+            asked: destination(&migration.to),
+            target: migration.target_name.clone().unwrap_or_else(none),
+            state: state(migration.state),
+            begun: ago(migration.created_at_ms, clock::now()),
+            took: took.map_or_else(none, |ms| milliseconds(ms.into())),
+            stall: migration.stall_ms.map_or_else(none, milliseconds),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "migrations.html")]
+struct MigrationsPage {
+    frame: Frame,
+    rows: Vec<MigrationRow>,
+    is_moving: bool,
+}
+
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let all = migrations::all_visible(&app, &caller, None, LISTED).await?;
+    shown(&MigrationsPage {
+        frame: Frame::of(&visitor),
+        is_moving: all.iter().any(|migration| !migration.state.is_ended()),
+        rows: all.iter().map(MigrationRow::of).collect(),
+    })
+}
+
+/// A phase of a move.
+struct PhaseRow {
+    state: Sign,
+    took: String,
+}
+
+/// A step of what was done while the container stood still, as a bar.
+struct StepRow {
+    step: String,
+    /// A class of the style sheet.
+    place: &'static str,
+    /// In thousandths of the whole.
+    begins: u32,
+    lasts: u32,
+    took: String,
+}
+
+/// An entry of the ledger.
+struct EntryRow {
+    number: u64,
+    kind: String,
+    entry: String,
+}
+
+#[derive(Template)]
+#[template(path = "migration.html")]
+struct MigrationPage {
+    frame: Frame,
+    row: MigrationRow,
+    is_ended: bool,
+    failure: Option<String>,
+    waiting_for: Option<String>,
+    needs_operator: Option<NeedsOperator>,
+    is_being_cancelled: bool,
+    can_be_cancelled: bool,
+    strategy: Option<String>,
+    sent: Option<[String; 3]>,
+    phases: Vec<PhaseRow>,
+    steps: Vec<StepRow>,
+    attempts: Vec<AttemptRow>,
+    /// For who may read the ledger.
+    entries: Option<Vec<EntryRow>>,
+}
+
+fn strategy(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::StopAndCopy => "stop and copy",
+        Strategy::PostCopy => "post-copy",
+    }
+}
+
+fn steps(migration: &Migration) -> Vec<StepRow> {
+    let whole = migration
+        .stall_steps
+        .iter()
+        .map(|step| step.ended_ms)
+        .fold(1.0, f64::max);
+    // Within 0 to 1,000, and a bar is seen however short it is.
+    let thousandths = |ms: f64| (ms / whole * 1_000.0).clamp(0.0, 1_000.0) as u32;
+    migration
+        .stall_steps
+        .iter()
+        .map(|step| {
+            let begins = thousandths(step.began_ms).min(995);
+            StepRow {
+                step: step.step.clone(),
+                place: match step.place {
+                    StallPlace::Source => "source",
+                    StallPlace::Control => "control",
+                    StallPlace::Target => "target",
+                },
+                begins,
+                lasts: thousandths(step.ended_ms).saturating_sub(begins).max(5),
+                took: milliseconds(step.ended_ms - step.began_ms),
+            }
+        })
+        .collect()
+}
+
+async fn entries(
+    app: &App,
+    caller: &Caller,
+    migration: &Migration,
+) -> Result<Option<Vec<EntryRow>>, ApiError> {
+    if !caller.sees_everything() {
+        return Ok(None);
+    }
+    let wanted = Wanted {
+        migration: Some(migration.id.to_string()),
+        limit: Some(ENTRIES),
+        ..Wanted::default()
+    };
+    let found = ledger::find(app, wanted).await?;
+    let rows = found.into_iter().map(|entry| EntryRow {
+        number: entry.number,
+        kind: entry
+            .entry
+            .get("kind")
+            .and_then(|kind| kind.as_str())
+            .unwrap_or_default()
+            .to_owned(),
+        entry: entry.entry.to_string(),
+    });
+    Ok(Some(rows.collect()))
+}
+
+pub(super) async fn show(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(id): Named,
+) -> Result<Response, ApiError> {
+    let migration = migrations::visible(&app, &caller, &id).await?;
+    let sent = migration.transferred;
+    let was_sent = sent.rootfs_ahead_bytes + sent.rootfs_difference_bytes + sent.image_bytes > 0;
+    shown(&MigrationPage {
+        frame: Frame::of(&visitor),
+        row: MigrationRow::of(&migration),
+        is_ended: migration.state.is_ended(),
+        failure: migration.failure.clone(),
+        waiting_for: migration.waiting_for.clone(),
+        needs_operator: migration.needs_operator.clone(),
+        is_being_cancelled: migration.cancel_asked_at_ms.is_some() && !migration.state.is_ended(),
+        can_be_cancelled: caller.is(Role::ContainerOwner)
+            && migrations::can_be_cancelled(&app, &caller, &migration).await?,
+        strategy: migration
+            .strategy
+            .as_ref()
+            .map(|chosen| format!("{}: {}", strategy(chosen.strategy), chosen.reason)),
+        sent: was_sent.then(|| {
+            [
+                bytes(sent.rootfs_ahead_bytes),
+                bytes(sent.rootfs_difference_bytes),
+                bytes(sent.image_bytes),
+            ]
+        }),
+        phases: migration
+            .timings
+            .iter()
+            .filter(|timing| !timing.state.is_ended())
+            .map(|timing| PhaseRow {
+                state: state(timing.state),
+                took: timing
+                    .duration_ms
+                    .map_or_else(|| "now".to_owned(), milliseconds),
+            })
+            .collect(),
+        steps: steps(&migration),
+        attempts: attempt_rows(&migration.attempts),
+        entries: entries(&app, &caller, &migration).await?,
+    })
+}
+
+pub(super) async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Named(id): Named,
+) -> Result<Response, ApiError> {
+    migrations::call_off(&app, &caller, &id).await?;
+    Ok(Redirect::to(&format!("/migrations/{id}")).into_response())
+}
+
+#[derive(Template)]
+#[template(path = "move.html")]
+struct MovePage {
+    frame: Frame,
+    container: String,
+    name: String,
+    edge: String,
+    allow_post_copy: bool,
+    regions: Vec<String>,
+    /// Every edge that could be gone to, once it was asked.
+    attempts: Option<Vec<AttemptRow>>,
+    problem: Option<String>,
+}
+
+async fn move_page(
+    app: &App,
+    visitor: &Visitor,
+    caller: &Caller,
+    named: &str,
+) -> Result<MovePage, ApiError> {
+    let container = containers::owned(app, caller, named).await?;
+    Ok(MovePage {
+        frame: Frame::of(visitor),
+        container: container.id.to_string(),
+        name: container.name,
+        edge: container.edge_name,
+        allow_post_copy: container.allow_post_copy,
+        regions: regions(app, caller).await?,
+        attempts: None,
+        problem: None,
+    })
+}
+
+pub(super) async fn move_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+) -> Result<Response, ApiError> {
+    shown(&move_page(&app, &visitor, &caller, &name).await?)
+}
+
+/// The page again, with what is wrong.
+async fn refused(
+    app: &App,
+    visitor: &Visitor,
+    caller: &Caller,
+    name: &str,
+    error: ApiError,
+) -> Result<Response, ApiError> {
+    if !matches!(error.0.status, 409 | 422) {
+        return Err(error);
+    }
+    let mut again = move_page(app, visitor, caller, name).await?;
+    again.problem = Some(error.to_string());
+    page(error.status(), &again)
+}
+
+/// Audits every edge. A dry run is entered into the ledger: it is sent as a form, and not loaded
+/// as a page.
+pub(super) async fn audit(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+) -> Result<Response, ApiError> {
+    let asked = CreateAudit {
+        container: name.clone(),
+        to: DestinationSpec::Anywhere(true),
+    };
+    match audits::dry_run(&app, &caller, asked).await {
+        Ok(report) => {
+            let mut again = move_page(&app, &visitor, &caller, &name).await?;
+            let mut attempts = report.attempts;
+            attempts.sort_by(|one, other| one.edge_name.cmp(&other.edge_name));
+            again.attempts = Some(attempt_rows(&attempts));
+            shown(&again)
+        }
+        Err(error) => refused(&app, &visitor, &caller, &name, error).await,
+    }
+}
+
+/// Where to, as the form says it.
+fn chosen(typed: &Fields) -> Result<DestinationSpec, ApiError> {
+    match typed.text("to").split_once(':') {
+        Some(("edge", edge)) => Ok(DestinationSpec::Edge(edge.to_owned())),
+        Some(("region", region)) => Ok(DestinationSpec::Region(region.to_owned())),
+        Some(("anywhere", _)) => Ok(DestinationSpec::Anywhere(true)),
+        _ => Err(ApiError::refused_input(
+            "choose where it is to go: an edge, a region, or anywhere",
+        )),
+    }
+}
+
+pub(super) async fn begin(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+    Named(name): Named,
+    typed: Fields,
+) -> Result<Response, ApiError> {
+    // Another's container: there is none, whatever was chosen.
+    containers::owned(&app, &caller, &name).await?;
+    let begun = match chosen(&typed) {
+        Ok(to) => {
+            let asked = CreateMigration {
+                container: name.clone(),
+                to,
+                strategy: match typed.text("strategy") {
+                    "stop_and_copy" => Some(Strategy::StopAndCopy),
+                    "post_copy" => Some(Strategy::PostCopy),
+                    _ => None,
+                },
+            };
+            migrations::begin(&app, &caller, asked).await
+        }
+        Err(error) => Err(error),
+    };
+    match begun {
+        Ok(id) => Ok(Redirect::to(&format!("/migrations/{id}")).into_response()),
+        Err(error) => refused(&app, &visitor, &caller, &name, error).await,
+    }
+}

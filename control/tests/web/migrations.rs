@@ -1,0 +1,266 @@
+//! Moving a container, and following a move.
+
+use carnet_api::v1::{LedgerEntry, Migration, MigrationState, Role};
+use reqwest::Method;
+
+use crate::browser::Browser;
+use crate::containers::{row, world};
+use crate::plane::{Plane, Someone};
+
+const AUDIT: &str = "/containers/{}/audit";
+const MOVE: &str = "/containers/{}/move";
+
+/// `app`, which may go to `south` and not to `far`, and its owner's browser.
+async fn app() -> (Plane, Someone, Browser, String) {
+    let (plane, lender, mover) = world().await;
+    let body = serde_json::json!({
+        "name": "app", "edge": "north",
+        "requirements": "jp,us,fr -caB * lxc 60 50 1.6 4 * * *",
+    });
+    let made = plane.post(&mover, "/v1/containers", body).await.json(201);
+    let id = made["id"].as_str().unwrap().to_owned();
+    let confirm = format!("/v1/containers/{id}/confirm");
+    plane
+        .post(&lender, &confirm, serde_json::json!({}))
+        .await
+        .json(200);
+    let browser = Browser::of(&plane, &mover).await;
+    (plane, mover, browser, id)
+}
+
+async fn migrations(plane: &Plane, who: &Someone) -> Vec<Migration> {
+    plane.get(who, "/v1/migrations").await.read(200)
+}
+
+#[tokio::test]
+async fn edges_that_would_be_denied_are_shown_with_their_reasons_and_cannot_be_picked() {
+    let (plane, mover, mut browser, id) = app().await;
+    let form = MOVE.replace("{}", &id);
+    let page = browser.get(&form).await;
+    let html = page.is(200);
+    assert!(
+        html.contains(r#"value="region:B""#) && html.contains(r#"value="anywhere:""#),
+        "{html}"
+    );
+    assert!(
+        !html.contains("post-copy)"),
+        "its owner has not allowed it: {html}"
+    );
+
+    let page = browser.fill(&form, &AUDIT.replace("{}", &id), &[]).await;
+    let html = page.is(200);
+    let (south, far) = (row(html, "south"), row(html, "far"));
+    assert!(
+        south.contains("● permitted") && !south.contains("disabled"),
+        "{south}"
+    );
+    assert!(
+        far.contains("✕ denied") && far.contains("disabled"),
+        "{far}"
+    );
+    assert!(far.contains("cDAl") && far.contains("cDAo"), "{far}");
+    assert!(
+        !html.contains(r#"value="edge:north""#),
+        "it is there already"
+    );
+    assert!(migrations(&plane, &mover).await.is_empty(), "nothing moves");
+
+    // Whoever sends it all the same is told by the audit.
+    let far = [("to", "edge:far")];
+    let page = browser.fill(&form, &form, &far).await;
+    assert_eq!(page.status, 303, "{}", page.html);
+    let path = page.headers["location"].to_str().unwrap().to_owned();
+    let migration = migrations(&plane, &mover).await.remove(0);
+    let ended = plane.end_of(&mover, &migration).await;
+    assert_eq!(ended.state, MigrationState::Denied);
+    let page = browser.get(&path).await;
+    let html = page.is(200);
+    assert!(
+        html.contains("✕ denied") && html.contains("Would satisfy it"),
+        "{html}"
+    );
+}
+
+#[tokio::test]
+async fn a_move_is_begun_followed_and_seen_to_end() {
+    let (plane, mover, mut browser, id) = app().await;
+    plane.agents.moves.close();
+    let form = MOVE.replace("{}", &id);
+    let page = browser.fill(&form, &form, &[("to", "region:B")]).await;
+    assert_eq!(page.status, 303, "{}", page.html);
+    let path = page.headers["location"].to_str().unwrap().to_owned();
+    plane.agents.moves.until_waiting(1).await;
+    let page = browser.get(&path).await;
+    let html = page.is(200);
+    assert!(
+        html.contains("preparing") && html.contains("under way"),
+        "{html}"
+    );
+    assert!(
+        html.contains(r#"http-equiv="refresh""#),
+        "it loads itself anew: {html}"
+    );
+    let list = browser.get("/containers").await;
+    assert!(
+        list.is(200).contains("being moved") && list.html.contains(&path),
+        "{}",
+        list.html
+    );
+    assert!(list.html.contains(r#"http-equiv="refresh""#));
+    // No second one meanwhile.
+    let page = browser.fill(&form, &form, &[("to", "anywhere:")]).await;
+    assert!(
+        page.is(409).contains("is being moved already"),
+        "{}",
+        page.html
+    );
+
+    plane.agents.moves.open();
+    let migration = migrations(&plane, &mover).await.remove(0);
+    let ended = plane.end_of(&mover, &migration).await;
+    assert_eq!(ended.state, MigrationState::Completed);
+    let page = browser.get(&path).await;
+    let html = page.is(200);
+    for told in [
+        "● completed",
+        "north → south",
+        "16.8 MB",
+        "handing over",
+        "stop and copy",
+    ] {
+        assert!(html.contains(told), "{told}: {html}");
+    }
+    assert!(!html.contains(r#"http-equiv="refresh""#), "it has ended");
+    assert!(
+        html.contains("<rect class=\""),
+        "the stall's timeline: {html}"
+    );
+    let list = browser.get("/containers").await;
+    assert!(
+        list.is(200).contains(r#"href="/edges/south""#),
+        "{}",
+        list.html
+    );
+    assert!(browser.get("/migrations").await.is(200).contains(&path));
+}
+
+#[tokio::test]
+async fn what_cannot_be_moved_says_why_on_the_page() {
+    let (plane, _, mut browser, id) = app().await;
+    let form = MOVE.replace("{}", &id);
+    let wrong = [
+        ("", 422, "choose where it is to go"),
+        ("edge:nowhere", 422, "there is no such edge"),
+        (
+            "region:Z",
+            422,
+            "none of the edges that you may use is in such a region",
+        ),
+        ("edge:north", 409, "already"),
+    ];
+    for (to, status, told) in wrong {
+        let page = browser.fill(&form, &form, &[("to", to)]).await;
+        assert!(page.is(status).contains(told), "{told}: {}", page.html);
+    }
+    let post_copy = [("to", "edge:south"), ("strategy", "post_copy")];
+    let page = browser.fill(&form, &form, &post_copy).await;
+    assert!(
+        page.is(409).contains("is not to be moved by post-copy"),
+        "{}",
+        page.html
+    );
+
+    plane.change("UPDATE share_keys SET revoked_at = 1").await;
+    let page = browser.fill(&form, &AUDIT.replace("{}", &id), &[]).await;
+    assert!(
+        page.is(409).contains("there is no edge to go to"),
+        "{}",
+        page.html
+    );
+}
+
+#[tokio::test]
+async fn anothers_move_is_as_if_it_were_not_there_and_an_auditor_sees_its_entries() {
+    let (plane, mover, mut browser, id) = app().await;
+    let form = MOVE.replace("{}", &id);
+    let page = browser.fill(&form, &form, &[("to", "edge:south")]).await;
+    let path = page.headers["location"].to_str().unwrap().to_owned();
+    let migration = migrations(&plane, &mover).await.remove(0);
+    plane.end_of(&mover, &migration).await;
+    let page = browser.get(&path).await;
+    assert!(
+        !page.is(200).contains("Entry "),
+        "the ledger is the auditors': {}",
+        page.html
+    );
+
+    let stranger = plane.container_owner("stranger").await;
+    let mut stranger = Browser::of(&plane, &stranger).await;
+    let theirs = stranger
+        .get(&path)
+        .await
+        .is(404)
+        .replace(&migration.id.to_string(), "");
+    let nobody = uuid::Uuid::now_v7().to_string();
+    let nobodys = stranger.get(&format!("/migrations/{nobody}")).await;
+    assert_eq!(theirs, nobodys.is(404).replace(&nobody, ""));
+    assert!(!stranger.get("/migrations").await.is(200).contains(&path));
+
+    let auditor = plane.account("auditor", &[Role::Auditor]).await;
+    let ledger = format!("/v1/ledger/entries?migration={}", migration.id);
+    let entries: Vec<LedgerEntry> = plane.get(&auditor, &ledger).await.read(200);
+    let mut auditor = Browser::of(&plane, &auditor).await;
+    let page = auditor.get(&path).await;
+    let html = page.is(200);
+    assert!(!entries.is_empty());
+    for entry in &entries {
+        assert!(
+            html.contains(&format!("Entry {}: ", entry.number)),
+            "{html}"
+        );
+    }
+    assert!(
+        html.contains(": permit<") && html.contains(": decision<"),
+        "{html}"
+    );
+    // It reads everything, and changes nothing.
+    assert!(auditor.get("/edges").await.is(200).contains("north"));
+    assert!(auditor.get("/containers").await.is(200).contains("app"));
+    let token = auditor.get("/account").await.form_token();
+    let moved = auditor.ask(Method::GET, &form, &[], None).await;
+    moved.is(403);
+    auditor
+        .send(&form, &[("form_token", &token), ("to", "anywhere:")])
+        .await
+        .is(403);
+}
+
+#[tokio::test]
+async fn a_move_that_has_not_been_committed_is_cancelled_by_its_owner() {
+    let (plane, mover, mut browser, id) = app().await;
+    plane.agents.moves.close();
+    let form = MOVE.replace("{}", &id);
+    let page = browser.fill(&form, &form, &[("to", "region:B")]).await;
+    let path = page.headers["location"].to_str().unwrap().to_owned();
+    plane.agents.moves.until_waiting(1).await;
+    let cancel = format!("{path}/cancel");
+    assert!(browser.get(&path).await.is(200).contains(&cancel));
+
+    let page = browser.fill(&path, &cancel, &[]).await;
+    assert_eq!(page.headers["location"].to_str().unwrap(), path);
+    plane.agents.moves.open();
+    let migration = migrations(&plane, &mover).await.remove(0);
+    let ended = plane.end_of(&mover, &migration).await;
+    assert_eq!(ended.state, MigrationState::Cancelled);
+    let page = browser.get(&path).await;
+    let html = page.is(200);
+    assert!(
+        html.contains("cancelled") && !html.contains(&cancel),
+        "{html}"
+    );
+
+    // Asked again, nothing changes.
+    let token = browser.get("/account").await.form_token();
+    let page = browser.send(&cancel, &[("form_token", &token)]).await;
+    assert_eq!(page.status, 303, "{}", page.html);
+}
