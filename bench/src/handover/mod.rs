@@ -15,7 +15,7 @@ use carnet_lab::progress::Progress;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use thiserror::Error;
 
-use self::peers::{Seen, floor, papers_way, seen};
+use self::peers::{Seen, floor, papers_way, podmans_way, seen};
 use self::stage::Stage;
 
 /// Of each way and size; the median of them is told.
@@ -43,6 +43,7 @@ pub enum HandoverBenchError {
 enum Way {
     Floor,
     Paper,
+    Podman,
     StopAndCopy,
     PostCopy,
 }
@@ -52,6 +53,7 @@ impl Way {
         match self {
             Self::Floor => "dump and restore in place (the floor)",
             Self::Paper => "the paper's: lxc-checkpoint, rsync, lxc-checkpoint -r",
+            Self::Podman => "Podman: checkpoint --export, rsync, restore --import",
             Self::StopAndCopy => "Carnet, stop-and-copy",
             Self::PostCopy => "Carnet, post-copy",
         }
@@ -82,27 +84,9 @@ pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
     let stage = Stage::build(progress)?;
     let mut rows = Vec::new();
     for megabytes in SIZES {
-        let (mut paper, mut lost) = (Vec::new(), 0);
-        while paper.len() < RUNS && lost < RUNS {
-            let way = Way::Paper.name();
-            stage.step(&format!("{megabytes} MB, {way}, {}", paper.len() + 1))?;
-            let mut moving = stage.start(&format!("paper{megabytes}"), megabytes)?;
-            match papers_way(&stage, &mut moving) {
-                Ok(seen) => paper.push(seen),
-                Err(HandoverBenchError::NotWhole(_, fault)) => {
-                    stage.step(&format!("          lost: {fault}"))?;
-                    lost += 1;
-                }
-                Err(error) => return Err(error),
-            }
-            stage.end(moving)?;
+        for way in [Way::Paper, Way::Podman] {
+            rows.push(measure_peer(&stage, way, megabytes)?);
         }
-        rows.push(Row {
-            way: Way::Paper,
-            megabytes,
-            runs: paper,
-            lost,
-        });
         let mut moving = stage.start(&format!("bench{megabytes}"), megabytes)?;
         stage.register(&moving)?;
         for (way, strategy) in [
@@ -140,6 +124,43 @@ pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
         stage.end(moving)?;
     }
     Ok(Measured { rows })
+}
+
+/// Each run with a new container: what these have restored once, some cannot dump again.
+fn measure_peer(stage: &Stage, way: Way, megabytes: usize) -> Result<Row, HandoverBenchError> {
+    let (mut runs, mut lost) = (Vec::new(), 0);
+    while runs.len() < RUNS && lost < RUNS {
+        let number = runs.len() + 1;
+        stage.step(&format!("{megabytes} MB, {}, {number}", way.name()))?;
+        let name = format!("peer{megabytes}");
+        let (mut moving, seen);
+        if way == Way::Podman {
+            moving = stage.start_in_podman(&name, megabytes)?;
+            seen = podmans_way(stage, &mut moving);
+        } else {
+            moving = stage.start(&name, megabytes)?;
+            seen = papers_way(stage, &mut moving);
+        }
+        match seen {
+            Ok(seen) => runs.push(seen),
+            Err(HandoverBenchError::NotWhole(_, fault)) => {
+                stage.step(&format!("not whole: {fault}"))?;
+                lost += 1;
+            }
+            Err(error) => return Err(error),
+        }
+        if way == Way::Podman {
+            stage.end_in_podman(moving)?;
+        } else {
+            stage.end(moving)?;
+        }
+    }
+    Ok(Row {
+        way,
+        megabytes,
+        runs,
+        lost,
+    })
 }
 
 impl Row {

@@ -1,6 +1,7 @@
 //! Two edges with Carnet on them, the peers' programs, and a container to move.
 
 use std::cell::Cell;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use carnet_api::v1::{
     RegisterContainer, Role, Strategy,
 };
 use carnet_lab::error::LabError;
-use carnet_lab::exec::run;
+use carnet_lab::exec::{run, wait_until};
 use carnet_lab::fleet::{CLIENT, EdgeSpec, Fleet, FleetSpec};
 use carnet_lab::host::{ContainerSpec, Host};
 use carnet_lab::init::PROGRAMS;
@@ -29,7 +30,13 @@ const REQUIREMENTS: &str = "jp * * lxc 100 100 1 1 * * *";
 const REWRITER: &str = "carnet-bench-rewriter";
 const PORT: u16 = 7;
 /// What the peers need beside what every edge has.
-const PEERS: [&str; 3] = ["rsync", "podman", "runc"];
+const PEERS: [&str; 4] = ["rsync", "podman", "runc", "netavark"];
+const PODMAN_IMAGE: &str = include_str!("podman-image.sh");
+const PODMAN_AHEAD: &str = include_str!("podman-ahead.sh");
+const PODMAN_START: &str = include_str!("podman-start.sh");
+const PODMAN_END: &str = include_str!("podman-end.sh");
+/// Where the image that Podman runs is written to.
+const IMAGE: &str = "/run/bench-image.tar";
 /// How long one question for the end of a move waits, in seconds.
 const WAIT: u64 = 50;
 
@@ -122,6 +129,21 @@ impl Stage {
                     .args(arguments.concat()))?;
             }
         }
+        // The same one on both: each import makes another.
+        let program = format!("{PROGRAMS}/{REWRITER}");
+        let (one, other) = (stage.host(At::Edge1)?, stage.host(At::Edge2)?);
+        one.run("sh", &["-c", PODMAN_IMAGE, "sh", &program])?;
+        let (from, to) = (one.path(IMAGE)?, other.path(IMAGE)?);
+        fs::copy(&from, &to).map_err(LabError::file(&to))?;
+        let load = [
+            "--storage-driver",
+            "vfs",
+            "load",
+            "--quiet",
+            "--input",
+            IMAGE,
+        ];
+        other.run("podman", &load)?;
         Ok(stage)
     }
 
@@ -135,14 +157,55 @@ impl Stage {
 
     /// Starts a container with so much memory on the first edge.
     pub fn start(&self, name: &str, megabytes: usize) -> Result<Moving, HandoverBenchError> {
-        self.containers.set(self.containers.get() + 1);
-        let address = Ipv4Addr::new(10, 88, 2, self.containers.get());
+        let address = self.new_address();
         self.host(At::Edge1)?.start(&ContainerSpec {
             name: name.to_owned(),
             address,
             command: format!("{PROGRAMS}/{REWRITER} {megabytes} {PORT}"),
             port: PORT,
         })?;
+        self.connect(name, address)
+    }
+
+    /// Starts one that Podman runs. Both edges are ready for it.
+    pub fn start_in_podman(
+        &self,
+        name: &str,
+        megabytes: usize,
+    ) -> Result<Moving, HandoverBenchError> {
+        let address = self.new_address();
+        let program = format!("{PROGRAMS}/{REWRITER}");
+        let (megabytes, port, at) = (megabytes.to_string(), PORT.to_string(), address.to_string());
+        for edge in At::ALL {
+            let ahead = ["-c", PODMAN_AHEAD, "sh", name, &at];
+            self.host(edge)?.run("sh", &ahead)?;
+        }
+        let start = ["-c", PODMAN_START, "sh", name, &program, &megabytes, &port];
+        self.host(At::Edge1)?.run("sh", &start)?;
+        wait_until(&format!("an answer of {name}"), 20, || {
+            let host = self.fleet.host(CLIENT);
+            host.is_ok_and(|host| host.connect(SocketAddr::from((address, PORT))).is_ok())
+        })?;
+        self.connect(name, address)
+    }
+
+    /// Ends one that Podman runs.
+    pub fn end_in_podman(&self, moving: Moving) -> Result<(), HandoverBenchError> {
+        let name = moving.name.clone();
+        drop(moving);
+        for edge in At::ALL {
+            self.host(edge)?
+                .run("sh", &["-c", PODMAN_END, "sh", &name])?;
+        }
+        Ok(())
+    }
+
+    fn new_address(&self) -> Ipv4Addr {
+        self.containers.set(self.containers.get() + 1);
+        Ipv4Addr::new(10, 88, 2, self.containers.get())
+    }
+
+    fn connect(&self, name: &str, address: Ipv4Addr) -> Result<Moving, HandoverBenchError> {
         let stream = self
             .fleet
             .host(CLIENT)?
