@@ -101,6 +101,8 @@ fn everything_comes_out_as_in_the_paper_and_the_lab_can_be_used_on() {
         "All 15 runs came out as in the paper",
         "App1 moved 24 times",
         "./demo down --name t-demo",
+        "In a browser: https://127.0.0.1:",
+        "audrey, password ",
     ] {
         assert!(shown.contains(part), "`{part}` is missing in:\n{shown}");
     }

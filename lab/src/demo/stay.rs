@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use carnet_api::v1::NewPassword;
+use serde_json::json;
+
 use super::{AUDITOR, CONTAINER_OWNER, REDIS};
 use crate::error::LabError;
 use crate::fleet::{ADMINISTRATOR, CLIENT, EdgeSpec, Fleet};
@@ -56,6 +59,22 @@ To use it as somebody else, set CARNET_TOKEN_FILE to
             account.token_file.display(),
             account.name
         );
+    }
+    let administrator = fleet.account(ADMINISTRATOR)?;
+    let _ = write!(
+        text,
+        "
+
+In a browser: {url}
+Its certificate is of the lab's own authority, {ca}. Log in as",
+        url = fleet.url()?,
+        ca = fleet.authority().display(),
+    );
+    let edge_owner = edges.first().map(|edge| edge.owner.as_str());
+    for account in edge_owner.into_iter().chain([CONTAINER_OWNER, AUDITOR]) {
+        let path = format!("/v1/accounts/{account}/password");
+        let password: NewPassword = administrator.post(&path, &json!({}))?;
+        let _ = write!(text, "\n  {account}, password {}", password.secret);
     }
     let name = if lab == "demo" {
         String::new()
