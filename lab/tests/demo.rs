@@ -39,7 +39,9 @@ struct Demo(Child);
 
 impl Demo {
     fn start(name: &Name) -> Self {
-        let child = Command::new(LAB)
+        // Whoever starts the tests may have had them ignore Ctrl-C, and they would pass it on.
+        let child = Command::new("env")
+            .args(["--default-signal=INT", LAB])
             .args(["demo", "--name", name.0])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

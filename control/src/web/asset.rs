@@ -41,6 +41,11 @@ static LIVE: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("live", "js", "text/javascript; charset=utf-8", text)
 });
 
+static ICON: LazyLock<Asset> = LazyLock::new(|| {
+    let text = include_str!("../../assets/icon.svg");
+    Asset::new("icon", "svg", "image/svg+xml", text)
+});
+
 /// Where the style sheet is.
 pub(super) fn style_path() -> String {
     STYLE.path()
@@ -51,9 +56,14 @@ pub(super) fn live_path() -> String {
     LIVE.path()
 }
 
+/// Where the icon is.
+pub(super) fn icon_path() -> String {
+    ICON.path()
+}
+
 /// Answers with a file that pages load.
 pub(super) async fn serve(Named(file): Named) -> Response {
-    let known = [&*STYLE, &*LIVE];
+    let known = [&*STYLE, &*LIVE, &*ICON];
     let Some(asset) = known.into_iter().find(|asset| asset.name == file) else {
         return super::told(ApiError::not_found("file", &file).0);
     };

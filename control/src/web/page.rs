@@ -24,6 +24,7 @@ pub(super) struct Frame {
     pub reads_everything: bool,
     /// For each form.
     pub form_token: String,
+    pub icon: String,
     pub style: String,
     pub live: String,
 }
@@ -36,6 +37,7 @@ impl Default for Frame {
             owns_containers: false,
             reads_everything: false,
             form_token: String::new(),
+            icon: asset::icon_path(),
             style: asset::style_path(),
             live: asset::live_path(),
         }
@@ -52,8 +54,7 @@ impl Frame {
             owns_containers: is(Role::ContainerOwner),
             reads_everything: caller.is_some_and(Caller::sees_everything),
             form_token: visitor.form_token.clone(),
-            style: asset::style_path(),
-            live: asset::live_path(),
+            ..Self::default()
         }
     }
 }

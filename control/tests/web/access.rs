@@ -49,6 +49,13 @@ fn hold(page: &Page) {
     for inline in [" style=", "<style", " onclick=", "javascript:"] {
         assert!(!page.html.contains(inline), "{inline}: {}", page.html);
     }
+    // Without one, browsers ask for a file that is not there.
+    let icon = r#"<link rel="icon" type="image/svg+xml" href="/assets/icon-"#;
+    assert!(
+        !page.html.contains("<head>") || page.html.contains(icon),
+        "{}",
+        page.html
+    );
     for script in page.html.split("<script").skip(1) {
         let ours = r#" type="module" src="/assets/live-"#;
         assert!(script.starts_with(ours), "{script}");
