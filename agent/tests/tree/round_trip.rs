@@ -94,7 +94,7 @@ fn passes() -> impl Strategy<Value = Vec<Vec<Change>>> {
 
 proptest! {
     // Every case is many trees: they wait together for their times to settle.
-    #![proptest_config(Config::with_cases(6))]
+    #![proptest_config(Config { cases: 6, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn a_tree_arrives_as_it_was_however_it_changes(trees in vec((passes(), any::<bool>()), 16)) {

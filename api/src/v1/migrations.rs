@@ -189,18 +189,6 @@ pub enum MigrationState {
 }
 
 impl MigrationState {
-    /// It can be cancelled: the container is its source's still, and will be again.
-    pub fn is_before_the_commit(self) -> bool {
-        matches!(
-            self,
-            Self::Admitting
-                | Self::Preparing
-                | Self::CopyingAhead
-                | Self::HandingOver
-                | Self::Committing
-        )
-    }
-
     /// Nothing more will happen.
     pub fn is_ended(self) -> bool {
         matches!(

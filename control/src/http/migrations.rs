@@ -322,9 +322,7 @@ pub(crate) async fn can_be_cancelled(
     migration: &Migration,
 ) -> Result<bool, ApiError> {
     let record = app.store.migration(migration.id).await?;
-    Ok(migration.state.is_before_the_commit()
-        && migration.cancel_asked_at_ms.is_none()
-        && record.is_some_and(|record| may_cancel(caller, &record)))
+    Ok(record.is_some_and(|record| record.can_be_cancelled && may_cancel(caller, &record)))
 }
 
 /// Has it be undone; returns at once.

@@ -143,6 +143,8 @@ pub struct UsableEdge {
 pub struct MigrationRecord {
     pub migration: Migration,
     pub owner: AccountId,
+    /// It has not been committed, and nobody has asked for it yet.
+    pub can_be_cancelled: bool,
 }
 
 /// A state's name on the wire.
@@ -188,6 +190,7 @@ fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
     let failure = state.cause().filter(|cause| !cause.cancelled);
     Ok(MigrationRecord {
         owner: parsed(row, "owner")?,
+        can_be_cancelled: state.phase().is_before_the_commit() && cancel_asked_at.is_none(),
         migration: Migration {
             id: parsed(row, "id")?,
             container: parsed(row, "container")?,
