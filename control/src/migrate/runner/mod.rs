@@ -5,28 +5,25 @@
 //! from the saved state: agents' orders are idempotent, and the control plane's own are one
 //! transaction with the state.
 
+mod orders;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use carnet_api::agent::{HandOver, HandedOver, MAKING_SURE, Order, PrepareTarget, Restored};
-use carnet_api::v1::{Attempt, PhaseTiming, StallPlace, StallStep};
+use carnet_api::agent::HandedOver;
+use carnet_api::v1::{Attempt, PhaseTiming};
 use carnet_core::ids::MigrationId;
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::Decision;
-use carnet_core::migration::{
-    Circumstances, Effect, Event, MigrationPlan, Phase, State, Strategy, choose, step,
-};
-use carnet_core::permit::{
-    Abort, Claim, Commit, Fingerprint, Part, Party, Permit, Unverified, key_id,
-};
+use carnet_core::migration::{Effect, Event, MigrationPlan, Phase, State, step};
+use carnet_core::permit::{Fingerprint, Part, Permit};
 
 use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{Parts, Wishes};
-use crate::agents::{AgentError, AgentFault, Command, Endpoint};
+use crate::agents::{AgentError, AgentFault};
 use crate::clock;
-use crate::keys::Current;
 use crate::secret::Secret;
 use crate::store::migrations::{Facts, Permitting, Refusal, Run, Step, wire_state};
 
@@ -121,13 +118,6 @@ fn event(performed: Result<(), Fault>) -> Event {
         Err(fault) if fault.is_refusal() => Event::Failed(fault.to_string()),
         Err(fault) => Event::Unclear(fault.to_string()),
     }
-}
-
-/// The two edges of a move, and what goes into each order to them.
-struct Edges {
-    source: Endpoint,
-    target: Endpoint,
-    order: Order,
 }
 
 impl Runner {
@@ -294,185 +284,6 @@ impl Runner {
                 self.parts.store.withdrawn(plan)
             })
             .await
-    }
-
-    /// What the orders of `effect` are given on: the permit, or a commit or abort of it that
-    /// `key` signs. A commit or abort names the certificates that the edges have now: an edge that
-    /// was enrolled anew in the midst of the move would refuse its old one for ever.
-    ///
-    /// # Errors
-    /// Where the migration has no permit that can be read, in words; none is past its admission.
-    fn statement(
-        &self,
-        effect: Effect<'_>,
-        key: &Current,
-        [source, target]: [&Endpoint; 2],
-    ) -> Result<String, String> {
-        let Some(token) = &self.run.permit else {
-            return Err("the migration has no permit".to_owned());
-        };
-        // Nobody else writes to the store; its key may have been replaced since.
-        let permit = Unverified::<Permit>::parse(token)
-            .map_err(|fault| format!("the migration's permit: {fault}"))?
-            .into_unverified();
-        let now = |permitted: Party, edge: &Endpoint| Party {
-            certificate: edge.certificate.unwrap_or(permitted.certificate),
-            ..permitted
-        };
-        let claim = Claim {
-            source: now(permit.claim.source, source),
-            target: now(permit.claim.target, target),
-            iat: clock::now().0.div_euclid(1_000),
-            generation: self
-                .run
-                .state
-                .generation()
-                .unwrap_or(permit.claim.generation),
-            ..permit.claim
-        };
-        match effect {
-            Effect::Restore(_) | Effect::Settle(_) | Effect::Release(_) => {
-                key.signer.sign(&Commit { claim })
-            }
-            Effect::WithdrawTarget(_) | Effect::DiscardTarget(_) | Effect::ResumeSource(_) => {
-                key.signer.sign(&Abort { claim })
-            }
-            Effect::Prepare(_)
-            | Effect::CopyAhead(_)
-            | Effect::HandOver(_)
-            | Effect::Admit
-            | Effect::Commit(_)
-            | Effect::TakeBack(_) => Ok(token.clone()),
-        }
-        .map_err(|error| format!("a statement cannot be written: {error}"))
-    }
-
-    /// Tells the edges that `effect` gives orders to which key signs statements: before the move
-    /// begins, and before they are shown a statement of a key that this runner has not told them.
-    async fn tell_key(
-        &mut self,
-        effect: Effect<'_>,
-        edges: &Edges,
-        key: &Current,
-    ) -> Result<(), AgentError> {
-        let id = key_id(&key.signer.public());
-        if self.told == Some(id) {
-            return Ok(());
-        }
-        let (source, target) = match effect {
-            Effect::Prepare(_) | Effect::Release(_) => (true, true),
-            Effect::ResumeSource(_) => (true, false),
-            Effect::Restore(_)
-            | Effect::Settle(_)
-            | Effect::WithdrawTarget(_)
-            | Effect::DiscardTarget(_) => (false, true),
-            // On the permit, whose key they were told.
-            _ => return Ok(()),
-        };
-        let agents = &self.parts.agents;
-        if source {
-            agents
-                .tell_signing_key(&edges.source, &key.certificate)
-                .await?;
-        }
-        if target {
-            agents
-                .tell_signing_key(&edges.target, &key.certificate)
-                .await?;
-        }
-        if source && target {
-            self.told = Some(id);
-        }
-        Ok(())
-    }
-
-    /// Asks the edges to do what `effect` says, and keeps what they tell.
-    async fn order(
-        &mut self,
-        effect: Effect<'_>,
-        edges: Edges,
-        key: &Current,
-    ) -> Result<(), Fault> {
-        self.tell_key(effect, &edges, key).await?;
-        let Edges {
-            source,
-            target,
-            order,
-        } = edges;
-        let agents = self.parts.agents.clone();
-        let facts = &mut self.run.facts;
-        match effect {
-            Effect::Prepare(_) => {
-                let container = agents.prepare_source(&source, &order).await?;
-                let asked = PrepareTarget { order, container };
-                let prepared = agents.prepare_target(&target, &asked).await?;
-                let of = |edge: &Endpoint, problems: Vec<String>| {
-                    problems
-                        .into_iter()
-                        .map(|problem| format!("on `{}` {problem}", edge.name))
-                        .collect::<Vec<_>>()
-                };
-                let choice = choose(&Circumstances {
-                    asked: self.run.asked,
-                    allow_post_copy: self.run.allow_post_copy,
-                    memory_bytes: asked.container.memory_bytes,
-                    post_copy_problems: [
-                        of(&source, asked.container.post_copy_problems),
-                        of(&target, prepared.post_copy_problems),
-                    ]
-                    .concat(),
-                });
-                facts.strategy = Some(choice.map_err(Fault::Choice)?);
-                Ok(())
-            }
-            Effect::CopyAhead(_) => {
-                let copied = agents.copy_ahead(&source, &order).await?;
-                facts.transferred.rootfs_ahead_bytes = copied.bytes;
-                Ok(())
-            }
-            Effect::HandOver(_) => {
-                let strategy = facts
-                    .strategy
-                    .as_ref()
-                    .map_or(Strategy::StopAndCopy, |choice| choice.strategy);
-                let handed_over = agents
-                    .hand_over(&source, &HandOver { order, strategy })
-                    .await?;
-                facts.transferred.rootfs_difference_bytes = handed_over.rootfs_difference_bytes;
-                facts.transferred.image_bytes = handed_over.image_bytes;
-                self.frozen = Some((handed_over, Instant::now()));
-                Ok(())
-            }
-            Effect::Restore(_) => {
-                let restored = agents.restore(&target, &order).await?;
-                if let Some((handed_over, said)) = &self.frozen {
-                    let answered_ms = handed_over.frozen_ms + said.elapsed().as_secs_f64() * 1e3;
-                    let stall_ms = answered_ms - restored.running_ms;
-                    facts.stall_ms = Some(stall_ms);
-                    facts.stall_steps = stall_steps(handed_over, &restored, stall_ms);
-                }
-                Ok(())
-            }
-            Effect::Settle(_) => {
-                agents.command(&target, Command::Settle, &order).await?;
-                Ok(())
-            }
-            Effect::Release(_) => {
-                // In this order: the images are what the source's copy could be replaced by.
-                agents.command(&source, Command::Release, &order).await?;
-                agents.command(&target, Command::Clean, &order).await?;
-                Ok(())
-            }
-            Effect::WithdrawTarget(_) | Effect::DiscardTarget(_) => {
-                agents.command(&target, Command::Discard, &order).await?;
-                Ok(())
-            }
-            Effect::ResumeSource(_) => {
-                agents.command(&source, Command::Resume, &order).await?;
-                Ok(())
-            }
-            Effect::Admit | Effect::Commit(_) | Effect::TakeBack(_) => Ok(()),
-        }
     }
 
     /// Audits candidates until one is permitted and ready. No edge is touched: a crash in here
@@ -743,39 +554,6 @@ impl Runner {
         self.began = Some(Instant::now());
         self.parts.tell(self.run.id);
     }
-
-    async fn endpoints(&self, plan: &MigrationPlan) -> (Endpoint, Endpoint) {
-        let parts = &self.parts;
-        parts
-            .insist("load the edges of a migration", || {
-                parts.store.endpoints(plan)
-            })
-            .await
-    }
-
-    /// The edges of `plan` and the order that the present state gives them, on `statement`.
-    fn edges(
-        &self,
-        plan: &MigrationPlan,
-        source: Endpoint,
-        target: Endpoint,
-        statement: String,
-    ) -> Edges {
-        let order = Order {
-            migration: self.run.id,
-            container: self.run.container_name.clone(),
-            generation: self.run.state.generation().unwrap_or(plan.generation()),
-            source: source.edge,
-            target: target.edge,
-            target_address: target.address.clone(),
-            statement,
-        };
-        Edges {
-            source,
-            target,
-            order,
-        }
-    }
 }
 
 /// What `wishes` say of an edge that `state` waits for.
@@ -809,37 +587,4 @@ async fn wished(mut wishes: watch::Receiver<Wishes>, state: &State, in_vain: boo
             std::future::pending::<()>().await;
         }
     }
-}
-
-/// What the time from the freeze until the container ran, `stall_ms`, went into: what either edge
-/// says, and, in between, the control plane and the network.
-fn stall_steps(handed_over: &HandedOver, restored: &Restored, stall_ms: f64) -> Vec<StallStep> {
-    let of = |place, zero: f64, steps: &[carnet_api::agent::TimedStep]| {
-        steps
-            .iter()
-            .map(|step| StallStep {
-                step: step.step.clone(),
-                place,
-                began_ms: step.began_ms + zero,
-                ended_ms: step.ended_ms + zero,
-            })
-            .collect::<Vec<_>>()
-    };
-    let source = of(StallPlace::Source, 0.0, &handed_over.steps);
-    // The target counts back from when it ran.
-    let target = of(StallPlace::Target, stall_ms, &restored.steps);
-    let arrived = restored
-        .steps
-        .iter()
-        .find(|step| step.step == MAKING_SURE)
-        .map_or(stall_ms, |step| step.began_ms + stall_ms);
-    let commit = StallStep {
-        step: "comparing again, and raising the generation".to_owned(),
-        place: StallPlace::Control,
-        began_ms: handed_over.frozen_ms,
-        ended_ms: arrived,
-    };
-    let mut steps = [source, vec![commit], target].concat();
-    steps.sort_by(|one, other| one.began_ms.total_cmp(&other.began_ms));
-    steps
 }
