@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use carnet_core::migration::{Effect, Event, Phase, Strategy};
 
-use crate::model::{ALL_KEPT, Answer, Key, Order, Promises, World};
+use crate::model::{Answer, Key, Order, Promises, World};
+use crate::run::Run;
 use crate::steps::plan;
 
 /// Faults per path.
@@ -47,27 +48,43 @@ const FATES: [Fate; 9] = [
     Fate::ControlKilledLate,
 ];
 
+impl Fate {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::RequestLost => "the request is lost",
+            Self::AnswerLost => "done, the answer is lost",
+            Self::Late => "given up, and still on its way",
+            Self::Twice => "arrives twice",
+            Self::Refused => "refused",
+            Self::Half => "fails half way",
+            Self::ControlKilled => "done, and the control plane is killed",
+            Self::ControlKilledLate => "still on its way, and the control plane is killed",
+        }
+    }
+}
+
 /// What was seen.
 #[derive(Debug, Default)]
 struct Explored {
     /// Paths from each world to an end, by the faults left.
     paths: HashMap<(Key, u32), u128>,
-    violation: Option<(&'static str, Vec<String>)>,
+    violation: Option<(&'static str, Run)>,
     ends: HashMap<Phase, u64>,
 }
 
 struct Explorer {
     promises: Promises,
     explored: Explored,
-    /// The path to where it is, for the report of a violation.
-    path: Vec<String>,
+    /// What has happened so far, for the report of a violation.
+    events: Vec<String>,
 }
 
 fn explore(faults: u32, promises: Promises) -> (u128, Explored) {
     let mut explorer = Explorer {
         promises,
         explored: Explored::default(),
-        path: Vec::new(),
+        events: Vec::new(),
     };
     let paths = [Strategy::StopAndCopy, Strategy::PostCopy]
         .into_iter()
@@ -90,15 +107,21 @@ impl Explorer {
             .violated()
             .or((length > LONGEST).then_some("it ends once nothing goes wrong any more"));
         if let Some(name) = violated {
-            self.explored.violation = Some((name, self.path.clone()));
+            let run = Run {
+                strategy: world.strategy,
+                broken: None,
+                violates: Some(name.to_owned()),
+                events: self.events.clone(),
+            };
+            self.explored.violation = Some((name, run));
             return 0;
         }
         let mut paths = 0;
-        for (what, next, cost) in self.successors(world) {
+        for (what, next, cost) in successors(world, self.promises) {
             if cost <= faults {
-                self.path.push(what);
+                self.events.push(what);
                 paths += self.walk(&next, faults - cost, length + 1);
-                self.path.pop();
+                self.events.pop();
             }
         }
         if world.state.effect().is_none() {
@@ -109,158 +132,159 @@ impl Explorer {
         self.explored.paths.insert(key, paths);
         paths
     }
+}
 
-    /// What can happen next, and how many faults each costs.
-    fn successors(&self, world: &World) -> Vec<(String, World, u32)> {
-        let mut next: Vec<_> = (0..world.on_their_way.len())
-            .map(|index| {
-                let mut later = world.clone();
-                let order = later.on_their_way.remove(index);
-                later.arrive(order, self.promises);
-                (format!("{order:?} arrives late"), later, 0)
-            })
-            .collect();
-        let mut own = |what: &str, cost, change: &dyn Fn(&mut World)| {
+/// What can happen next, and how many faults each costs.
+pub fn successors(world: &World, promises: Promises) -> Vec<(String, World, u32)> {
+    let mut next: Vec<_> = (0..world.on_their_way.len())
+        .map(|index| {
             let mut later = world.clone();
-            change(&mut later);
-            next.push((what.to_owned(), later, cost));
-        };
-        if world.state.phase().is_before_the_commit() {
-            if world.cancel {
-                // Seen by the runner before the state's next order.
-                own("cancelled", 0, &|w| w.feed(Event::Cancelled));
-            } else {
-                own("asked to cancel", 1, &|w| w.ask_to_cancel());
-            }
+            let order = later.on_their_way.remove(index);
+            later.arrive(order, promises);
+            (format!("{order:?} arrives late"), later, 0)
+        })
+        .collect();
+    let mut own = |what: &str, cost, change: &dyn Fn(&mut World)| {
+        let mut later = world.clone();
+        change(&mut later);
+        next.push((what.to_owned(), later, cost));
+    };
+    if world.state.phase().is_before_the_commit() {
+        if world.cancel {
+            // Seen by the runner before the state's next order.
+            own("cancelled", 0, &|w| w.feed(Event::Cancelled));
+        } else {
+            own("asked to cancel", 1, &|w| w.ask_to_cancel());
         }
-        for &part in world.state.waits_for() {
-            // Rare, and counted so: an operator does not say it often.
-            own(&format!("the {part:?} is declared lost"), 3, &|w| {
-                w.lose_an_edge(part, self.promises);
-            });
-        }
-        for (index, order) in world.owed.iter().enumerate() {
-            own(&format!("{order:?}, which was owed, arrives"), 0, &|w| {
-                let order = w.owed.remove(index);
-                w.arrive(order, self.promises);
-            });
-        }
-        if world.can_lose_memory() {
-            own("memory is lost on its way", 1, &|w| {
-                w.lose_memory(self.promises)
-            });
-        }
-        match world.state.effect() {
-            None => {}
-            // Compared in the transactions: neither a permit nor a commit after a cancel.
-            Some(Effect::Admit | Effect::Commit(_))
-                if world.cancel && self.promises.compare_the_cancel => {}
-            Some(Effect::Admit) => {
-                own("admitted", 0, &|w| w.feed(Event::Admitted(plan())));
-                own("denied", 0, &|w| w.feed(Event::Denied));
-                own("not admitted", 1, &|w| w.feed(Event::Failed(String::new())));
-            }
-            Some(Effect::Commit(_)) => {
-                own("committed", 0, &World::commit);
-                own("commit refused", 1, &|w| {
-                    w.feed(Event::Failed(String::new()))
-                });
-            }
-            Some(Effect::TakeBack(_)) => {
-                own("taken back", 0, &World::take_back);
-                own("not taken back", 1, &|w| {
-                    w.feed(Event::Failed(String::new()))
-                });
-            }
-            Some(_) => {
-                let order = world.orders()[world.position];
-                next.extend(FATES.iter().filter_map(|&fate| {
-                    let (later, cost) = self.meets(world, order, fate)?;
-                    Some((format!("{order:?}: {fate:?}"), later, cost))
-                }));
-                if world.cancel && world.state.phase().is_before_the_commit() {
-                    next.extend(self.broken_off(world, order));
-                }
-            }
-        }
-        next
     }
+    for &part in world.state.waits_for() {
+        // Rare, and counted so: an operator does not say it often.
+        own(&format!("the {part:?} is declared lost"), 3, &|w| {
+            w.lose_an_edge(part, promises);
+        });
+    }
+    for (index, order) in world.owed.iter().enumerate() {
+        own(&format!("{order:?}, which was owed, arrives"), 0, &|w| {
+            let order = w.owed.remove(index);
+            w.arrive(order, promises);
+        });
+    }
+    if world.can_lose_memory() {
+        own("memory is lost on its way", 1, &|w| w.lose_memory(promises));
+    }
+    match world.state.effect() {
+        None => {}
+        // Compared in the transactions: neither a permit nor a commit after a cancel.
+        Some(Effect::Admit | Effect::Commit(_)) if world.cancel && promises.compare_the_cancel => {}
+        Some(Effect::Admit) => {
+            own("admitted", 0, &|w| w.feed(Event::Admitted(plan())));
+            own("denied", 0, &|w| w.feed(Event::Denied));
+            own("not admitted", 1, &|w| w.feed(Event::Failed(String::new())));
+        }
+        Some(Effect::Commit(_)) => {
+            own("committed", 0, &World::commit);
+            own("commit refused", 1, &|w| {
+                w.feed(Event::Failed(String::new()))
+            });
+        }
+        Some(Effect::TakeBack(_)) => {
+            own("taken back", 0, &World::take_back);
+            own("not taken back", 1, &|w| {
+                w.feed(Event::Failed(String::new()))
+            });
+        }
+        Some(_) => {
+            let order = world.orders()[world.position];
+            next.extend(FATES.iter().filter_map(|&fate| {
+                let (later, cost) = meets(world, order, fate, promises)?;
+                Some((format!("{order:?}: {}", fate.words()), later, cost))
+            }));
+            if world.cancel && world.state.phase().is_before_the_commit() {
+                next.extend(broken_off(world, order, promises));
+            }
+        }
+    }
+    next
+}
 
-    /// What may have become of an order that the runner does not wait for any more, because the
-    /// move is cancelled.
-    fn broken_off(&self, world: &World, order: Order) -> Vec<(String, World, u32)> {
-        let after = |what: &str, become_of_it: &dyn Fn(&mut World)| {
-            let mut later = world.clone();
-            become_of_it(&mut later);
-            later.feed(Event::Cancelled);
-            (format!("{order:?}, cancelled: {what}"), later, 0)
-        };
-        vec![
-            after("carried out", &|w| {
-                w.arrive(order, self.promises);
-            }),
-            after("carried out by half", &|w| {
-                // Where there is no half, nothing.
-                let _ = w.arrive_half(order, self.promises);
-            }),
-            after("on its way", &|w| {
-                w.on_their_way.push(order);
-                w.on_their_way.sort_unstable();
-            }),
-        ]
-    }
+/// What may have become of an order that the runner does not wait for any more, because the
+/// move is cancelled.
+fn broken_off(world: &World, order: Order, promises: Promises) -> Vec<(String, World, u32)> {
+    let after = |what: &str, become_of_it: &dyn Fn(&mut World)| {
+        let mut later = world.clone();
+        become_of_it(&mut later);
+        later.feed(Event::Cancelled);
+        (format!("{order:?}, cancelled: {what}"), later, 0)
+    };
+    vec![
+        after("carried out", &|w| {
+            w.arrive(order, promises);
+        }),
+        after("carried out by half", &|w| {
+            // Where there is no half, nothing.
+            let _ = w.arrive_half(order, promises);
+        }),
+        after("on its way", &|w| {
+            w.on_their_way.push(order);
+            w.on_their_way.sort_unstable();
+        }),
+    ]
+}
 
-    fn meets(&self, world: &World, order: Order, fate: Fate) -> Option<(World, u32)> {
-        let mut world = world.clone();
-        let answer = match fate {
-            Fate::Answered => Some(world.arrive(order, self.promises)),
-            Fate::Twice => {
-                world.arrive(order, self.promises);
-                Some(world.arrive(order, self.promises))
-            }
-            Fate::RequestLost => None,
-            Fate::AnswerLost => {
-                world.arrive(order, self.promises);
-                None
-            }
-            Fate::Late | Fate::ControlKilledLate => {
-                world.on_their_way.push(order);
-                world.on_their_way.sort_unstable();
-                None
-            }
-            Fate::Refused => Some(Answer::Refused),
-            Fate::Half => {
-                world.arrive_half(order, self.promises)?;
-                Some(Answer::Refused)
-            }
-            Fate::ControlKilled => {
-                world.arrive(order, self.promises);
-                None
-            }
-        };
-        if matches!(fate, Fate::ControlKilled | Fate::ControlKilledLate) {
-            // The saved state stands, and its effect is begun again.
-            world.position = 0;
-            return Some((world, 1));
+fn meets(world: &World, order: Order, fate: Fate, promises: Promises) -> Option<(World, u32)> {
+    let mut world = world.clone();
+    let answer = match fate {
+        Fate::Answered => Some(world.arrive(order, promises)),
+        Fate::Twice => {
+            world.arrive(order, promises);
+            Some(world.arrive(order, promises))
         }
-        match answer {
-            Some(Answer::Done) if world.position + 1 < world.orders().len() => world.position += 1,
-            Some(Answer::Done) => world.feed(Event::Done),
-            Some(Answer::Refused) => world.feed(Event::Failed(String::new())),
-            None if self.promises.unclear_is_not_failed => {
-                world.feed(Event::Unclear(String::new()));
-            }
-            None => world.feed(Event::Failed(String::new())),
+        Fate::RequestLost => None,
+        Fate::AnswerLost => {
+            world.arrive(order, promises);
+            None
         }
-        Some((world, u32::from(!matches!(fate, Fate::Answered))))
+        Fate::Late | Fate::ControlKilledLate => {
+            world.on_their_way.push(order);
+            world.on_their_way.sort_unstable();
+            None
+        }
+        Fate::Refused => Some(Answer::Refused),
+        Fate::Half => {
+            world.arrive_half(order, promises)?;
+            Some(Answer::Refused)
+        }
+        Fate::ControlKilled => {
+            world.arrive(order, promises);
+            None
+        }
+    };
+    if matches!(fate, Fate::ControlKilled | Fate::ControlKilledLate) {
+        // The saved state stands, and its effect is begun again.
+        world.position = 0;
+        return Some((world, 1));
     }
+    match answer {
+        Some(Answer::Done) if world.position + 1 < world.orders().len() => world.position += 1,
+        Some(Answer::Done) => world.feed(Event::Done),
+        Some(Answer::Refused) => world.feed(Event::Failed(String::new())),
+        None if promises.unclear_is_not_failed => {
+            world.feed(Event::Unclear(String::new()));
+        }
+        None => world.feed(Event::Failed(String::new())),
+    }
+    Some((world, u32::from(!matches!(fate, Fate::Answered))))
 }
 
 #[test]
 fn every_invariant_holds_whatever_is_lost_repeated_late_or_killed() {
-    let (paths, explored) = explore(FAULTS, ALL_KEPT);
-    if let Some((name, path)) = &explored.violation {
-        panic!("violated: {name}\n{}", path.join("\n"));
+    let (paths, explored) = explore(FAULTS, Promises::ALL_KEPT);
+    if let Some((name, run)) = &explored.violation {
+        panic!(
+            "violated: {name}\n{}\nstored in {}",
+            run.text(),
+            run.store().display()
+        );
     }
     println!(
         "{paths} paths with at most {FAULTS} faults, through {} situations; ends: {:?}",
@@ -283,84 +307,50 @@ fn every_invariant_holds_whatever_is_lost_repeated_late_or_killed() {
 
 #[test]
 fn without_faults_it_completes_or_is_denied() {
-    let (paths, explored) = explore(0, ALL_KEPT);
+    let (paths, explored) = explore(0, Promises::ALL_KEPT);
     assert!(explored.violation.is_none());
     // With either strategy.
     assert_eq!(paths, 4);
     assert_eq!(explored.ends.len(), 2);
 }
 
-/// That a broken promise is found out shows that the exploration can find what is wrong.
-fn violation(promises: Promises) -> Option<(&'static str, String)> {
-    let (_, explored) = explore(FAULTS, promises);
-    explored
-        .violation
-        .map(|(name, path)| (name, path.join("\n")))
+/// What comes of a broken promise, with as few faults as it takes: what it violates, and how.
+fn violation(promise: &str) -> Option<(&'static str, Run)> {
+    let promises = Promises::without(promise).unwrap();
+    let found = (0..=FAULTS).find_map(|faults| explore(faults, promises).1.violation);
+    found.map(|(name, run)| {
+        let broken = Some(promise.to_owned());
+        (name, Run { broken, ..run })
+    })
 }
 
+/// That it is found out shows that the exploration can find what is wrong. The run is stored, for
+/// people to read what the promise is for, and replayed with the others.
 #[test]
-fn an_agent_that_forgets_that_a_hand_over_ended_is_found_out() {
-    let promises = Promises {
-        remember_the_end: false,
-        ..ALL_KEPT
-    };
-    assert!(violation(promises).is_some());
-}
-
-#[test]
-fn a_target_that_discards_what_has_run_is_found_out() {
-    let promises = Promises {
-        keep_what_has_run: false,
-        ..ALL_KEPT
-    };
-    let (name, path) = violation(promises).expect("a violation");
-    assert_eq!(name, "the source never runs stale", "{path}");
-}
-
-#[test]
-fn a_target_that_runs_on_without_its_memory_is_found_out() {
-    let promises = Promises {
-        kill_what_lost_memory: false,
-        ..ALL_KEPT
-    };
-    let (name, path) = violation(promises).expect("a violation");
-    assert_eq!(name, "nothing runs without its memory", "{path}");
-}
-
-#[test]
-fn a_target_that_says_too_early_that_its_memory_is_there_is_found_out() {
-    let promises = Promises {
-        wait_for_memory: false,
-        ..ALL_KEPT
-    };
-    assert!(violation(promises).is_some());
-}
-
-#[test]
-fn a_commit_that_does_not_ask_whether_the_move_was_cancelled_is_found_out() {
-    let promises = Promises {
-        compare_the_cancel: false,
-        ..ALL_KEPT
-    };
-    let (name, path) = violation(promises).expect("a violation");
-    assert_eq!(name, "what is cancelled is not committed", "{path}");
-}
-
-#[test]
-fn an_end_that_forgets_what_a_lost_edge_owes_is_found_out() {
-    let promises = Promises {
-        keep_what_is_owed: false,
-        ..ALL_KEPT
-    };
-    assert!(violation(promises).is_some());
+fn a_broken_promise_is_found_out() {
+    for (promise, violated) in [
+        ("remember_the_end", "no freeze without a plan"),
+        ("keep_what_has_run", "the source never runs stale"),
+        ("kill_what_lost_memory", "nothing runs without its memory"),
+        (
+            "wait_for_memory",
+            "the source is killed only once the target has run and all memory is there",
+        ),
+        ("compare_the_cancel", "what is cancelled is not committed"),
+        ("keep_what_is_owed", "it ends as it says"),
+    ] {
+        let (name, run) = violation(promise).unwrap_or_else(|| panic!("{promise}: not found out"));
+        assert_eq!(name, violated, "{promise}: {}", run.text());
+        assert!(
+            run.is_stored(),
+            "{promise}: the run was not stored yet; it is now, in {}",
+            run.store().display()
+        );
+    }
 }
 
 /// Then moves are undone without need, but nothing is lost: the target keeps what has run.
 #[test]
 fn a_runner_that_takes_a_lost_answer_for_a_refusal_does_no_harm() {
-    let promises = Promises {
-        unclear_is_not_failed: false,
-        ..ALL_KEPT
-    };
-    assert_eq!(violation(promises), None);
+    assert_eq!(violation("unclear_is_not_failed"), None);
 }

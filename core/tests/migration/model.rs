@@ -84,15 +84,34 @@ pub struct Promises {
     pub keep_what_is_owed: bool,
 }
 
-pub const ALL_KEPT: Promises = Promises {
-    remember_the_end: true,
-    keep_what_has_run: true,
-    unclear_is_not_failed: true,
-    kill_what_lost_memory: true,
-    wait_for_memory: true,
-    compare_the_cancel: true,
-    keep_what_is_owed: true,
-};
+impl Promises {
+    pub const ALL_KEPT: Self = Self {
+        remember_the_end: true,
+        keep_what_has_run: true,
+        unclear_is_not_failed: true,
+        kill_what_lost_memory: true,
+        wait_for_memory: true,
+        compare_the_cancel: true,
+        keep_what_is_owed: true,
+    };
+
+    /// All but the one of this name, which is its field's; `None` where there is no such promise.
+    pub fn without(name: &str) -> Option<Self> {
+        let mut promises = Self::ALL_KEPT;
+        let promise = match name {
+            "remember_the_end" => &mut promises.remember_the_end,
+            "keep_what_has_run" => &mut promises.keep_what_has_run,
+            "unclear_is_not_failed" => &mut promises.unclear_is_not_failed,
+            "kill_what_lost_memory" => &mut promises.kill_what_lost_memory,
+            "wait_for_memory" => &mut promises.wait_for_memory,
+            "compare_the_cancel" => &mut promises.compare_the_cancel,
+            "keep_what_is_owed" => &mut promises.keep_what_is_owed,
+            _ => return None,
+        };
+        *promise = false;
+        Some(promises)
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct World {
