@@ -101,19 +101,31 @@ impl Hierarchies {
     /// # Errors
     /// Where they do not end.
     pub fn remove(&self, lab: &str) -> Result<(), LabError> {
-        let name = Self::lab_name(lab);
-        let v2 = self.v2.join(&name);
+        self.end(&format!("the lab `{lab}`"), Path::new(&Self::lab_name(lab)))
+    }
+
+    /// The same for one host.
+    ///
+    /// # Errors
+    /// Where its processes do not end.
+    pub fn remove_host(&self, lab: &str, host: &str) -> Result<(), LabError> {
+        let path = Path::new(&Self::lab_name(lab)).join(host);
+        self.end(&format!("the host `{host}`"), &path)
+    }
+
+    fn end(&self, what: &str, below: &Path) -> Result<(), LabError> {
+        let v2 = self.v2.join(below);
         if v2.exists() {
             let kill = v2.join("cgroup.kill");
             fs::write(&kill, "1").map_err(LabError::file(&kill))?;
             let events = v2.join("cgroup.events");
-            wait_until(&format!("the end of the lab `{lab}`"), 30, || {
+            wait_until(&format!("the end of {what}"), 30, || {
                 fs::read_to_string(&events)
                     .is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
             })?;
         }
         for root in std::iter::once(&self.v2).chain(&self.v1_memory) {
-            remove_empty(&root.join(&name))?;
+            remove_empty(&root.join(below))?;
         }
         Ok(())
     }

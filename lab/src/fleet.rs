@@ -313,6 +313,15 @@ impl Fleet {
         self.agent(edge)?.await_ready(1)
     }
 
+    /// Ends an edge as a cut of its power would, and begins it anew, with its agent.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn restart_edge(&mut self, edge: &str) -> Result<(), LabError> {
+        self.lab.restart(edge)?;
+        self.start_agent(edge)
+    }
+
     fn begin_agent(&mut self, edge: &str) -> Result<(), LabError> {
         let host = self.lab.host(edge)?;
         let mut command = host.command(&format!("{PROGRAMS}/carnet"));

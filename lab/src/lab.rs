@@ -1,5 +1,6 @@
 //! A lab: hosts on one network, on one machine, and their end.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
@@ -43,8 +44,10 @@ pub struct LabSpec {
 pub struct Lab {
     name: String,
     hosts: Vec<Host>,
-    /// The first stages of its edges.
-    stages: Vec<Child>,
+    /// The first stages of its edges, by their names.
+    stages: HashMap<String, Child>,
+    /// A directory of the machine that every edge sees.
+    programs: PathBuf,
     root: Root,
     lock: Option<Flock<fs::File>>,
     stays: bool,
@@ -108,7 +111,8 @@ impl Lab {
         let mut lab = Self {
             name: spec.name.clone(),
             hosts: Vec::new(),
-            stages: Vec::new(),
+            stages: HashMap::new(),
+            programs: spec.programs.clone(),
             root,
             lock: Some(lock),
             stays: false,
@@ -146,7 +150,7 @@ impl Lab {
         for (number, (name, kind)) in (1u8..).zip(edges.chain(others)) {
             hierarchies.make(&self.name, name)?;
             if kind == Kind::Edge {
-                self.begin_edge(spec, name)?;
+                self.begin_edge(&spec.program, name)?;
             }
             self.hosts.push(Host {
                 lab: self.name.clone(),
@@ -167,7 +171,7 @@ impl Lab {
     }
 
     /// Starts an edge's first process. It writes its id where [`await_edge`] finds it.
-    fn begin_edge(&mut self, spec: &LabSpec, name: &str) -> Result<(), LabError> {
+    fn begin_edge(&mut self, program: &Path, name: &str) -> Result<(), LabError> {
         let directory = state_directory(&self.name).join(name);
         fs::create_dir_all(&directory).map_err(LabError::file(&directory))?;
         let host = HostSpec {
@@ -175,14 +179,14 @@ impl Lab {
             name: name.to_owned(),
             root: self.root.path().to_owned(),
             directory,
-            programs: spec.programs.clone(),
+            programs: self.programs.clone(),
             pid_file: pid_file(&self.name, name),
         };
         let text =
             serde_json::to_string(&host).map_err(|error| LabError::Other(error.to_string()))?;
         let log_path = run_directory(&self.name).join(format!("{name}.log"));
         let log = fs::File::create(&log_path).map_err(LabError::file(&log_path))?;
-        Command::new(&spec.program)
+        let stage = Command::new(program)
             .args(["host", "first", &text])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -190,11 +194,49 @@ impl Lab {
             // Ctrl-C on the owner's terminal is the owner's alone to answer.
             .process_group(0)
             .spawn()
-            .map(|stage| self.stages.push(stage))
             .map_err(|source| LabError::NotRun {
-                command: spec.program.display().to_string(),
+                command: program.display().to_string(),
                 source,
-            })
+            })?;
+        self.stages.insert(name.to_owned(), stage);
+        Ok(())
+    }
+
+    /// Ends an edge as a cut of its power would, and begins it anew: what was on its disk is there
+    /// again, and nothing else.
+    ///
+    /// # Errors
+    /// Where there is no such edge, or it does not come up.
+    pub fn restart(&mut self, name: &str) -> Result<(), LabError> {
+        let host = self.host(name)?.clone();
+        let [.., number] = host.address.octets();
+        let hierarchies = Hierarchies::find()
+            .ok_or_else(|| LabError::Other("cgroup v2 is not mounted".to_owned()))?;
+        hierarchies.remove_host(&self.name, name)?;
+        if let Some(mut stage) = self.stages.remove(name) {
+            stage
+                .wait()
+                .map_err(LabError::file(Path::new("the first stage")))?;
+        }
+        tool("ip", &["netns", "del", &host.network()])?;
+        // Or it would be taken for the new one's.
+        let pid_file = pid_file(&self.name, name);
+        fs::remove_file(&pid_file).map_err(LabError::file(&pid_file))?;
+        hierarchies.make(&self.name, name)?;
+        self.begin_edge(&host.program, name)?;
+        let pid = Some(await_edge(&self.name, name)?);
+        let host = Host { pid, ..host };
+        // The kernel takes a moment to remove what was on the other end of the cable.
+        let fabric = fabric(&self.name);
+        let port = format!("v{number}");
+        wait_until(&format!("the end of {port}"), 10, || {
+            tool("ip", &["-n", &fabric, "link", "show", &port]).is_err()
+        })?;
+        wire(&host, &fabric, number)?;
+        if let Some(known) = self.hosts.iter_mut().find(|known| known.name == name) {
+            *known = host;
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -237,7 +279,7 @@ impl Drop for Lab {
                     self.name
                 ));
             }
-            for mut stage in self.stages.drain(..) {
+            for mut stage in self.stages.drain().map(|(_, stage)| stage) {
                 // It was killed with its host; what it says of that is of no use.
                 let _ = stage.kill();
                 let _ = stage.wait();

@@ -13,11 +13,11 @@
 mod traces;
 mod world;
 
-use carnet_api::v1::{GiveUp, LostEdge, Migration, MigrationState, Role};
+use carnet_api::v1::{GiveUp, LostEdge, Migration, MigrationState};
 use carnet_lab::error::LabError;
 use carnet_lab::exec::wait_until;
 use carnet_lab::fleet::ADMINISTRATOR;
-use serde_json::{Value, json};
+use serde_json::json;
 use traces::traces;
 use world::{APP, World};
 
@@ -43,17 +43,6 @@ fn fill(world: &World) {
     world.on("Edge1", &[&["dd"][..], &blocks].concat());
 }
 
-fn await_state(world: &World, migration: &Migration, state: MigrationState) -> Migration {
-    let path = format!("/v1/migrations/{}", migration.id);
-    let get = || -> Migration { world.fleet.account("carol").unwrap().get(&path).unwrap() };
-    wait_until("a state of the move", 60, || {
-        let now = get();
-        now.state == state || now.state.is_ended()
-    })
-    .unwrap();
-    get()
-}
-
 fn cancel(world: &World, migration: &Migration) -> Result<Migration, LabError> {
     let path = format!("/v1/migrations/{}/cancel?wait=50", migration.id);
     world.post(&path, &json!({}))
@@ -61,7 +50,7 @@ fn cancel(world: &World, migration: &Migration) -> Result<Migration, LabError> {
 
 fn a_copy_of_many_files_is_not_waited_for(world: &World) {
     let begun = world.ask(APP, "Edge2", 0).unwrap();
-    await_state(world, &begun, MigrationState::CopyingAhead);
+    world.await_state(&begun, &[MigrationState::CopyingAhead]);
     let cancelled = cancel(world, &begun).unwrap();
     assert_eq!(cancelled.state, MigrationState::Cancelled, "{cancelled:?}");
     // The source has not told how much went over: it did not come to its end.
@@ -75,7 +64,7 @@ fn a_cancel_while_it_is_handed_over_leaves_one_copy(world: &World) {
     for _ in 0..3 {
         let target = if source == "Edge3" { "Edge2" } else { "Edge3" };
         let begun = world.ask(APP, target, 0).unwrap();
-        await_state(world, &begun, MigrationState::HandingOver);
+        world.await_state(&begun, &[MigrationState::HandingOver]);
         let what = format!("cancelled while it was handed over to {target}");
         match cancel(world, &begun) {
             Ok(cancelled) => assert_eq!(cancelled.state, MigrationState::Cancelled, "{what}"),
@@ -94,9 +83,9 @@ fn a_cancel_while_it_is_handed_over_leaves_one_copy(world: &World) {
 
 fn a_target_that_was_declared_lost_clears_up_when_it_is_there_again(world: &mut World) {
     let begun = world.ask(APP, "Edge2", 0).unwrap();
-    await_state(world, &begun, MigrationState::CopyingAhead);
+    world.await_state(&begun, &[MigrationState::CopyingAhead]);
     world.fleet.agent("Edge2").unwrap().kill().unwrap();
-    await_state(world, &begun, MigrationState::DiscardingTarget);
+    world.await_state(&begun, &[MigrationState::DiscardingTarget]);
     let path = format!("/v1/migrations/{}/give-up?wait=50", begun.id);
     let lost = json!(GiveUp {
         lost: LostEdge::Target
@@ -129,16 +118,7 @@ fn a_target_that_was_declared_lost_clears_up_when_it_is_there_again(world: &mut 
 }
 
 fn the_ledger_tells_all_of_it_truly(world: &mut World) {
-    world.fleet.create_account("audrey", Role::Auditor).unwrap();
-    let verified = world
-        .fleet
-        .command("audrey")
-        .unwrap()
-        .args(["ledger", "verify", "--json"])
-        .output()
-        .unwrap();
-    let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
-    assert_eq!(report["faults"], json!([]), "{report:#}");
+    let report = world.sound_ledger();
     assert!(report["kinds"]["cancel"].as_u64().is_some_and(|n| n >= 1));
     assert_eq!(report["kinds"]["lost"], json!(1), "{report:#}");
 }

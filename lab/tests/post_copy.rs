@@ -42,7 +42,7 @@ fn memory_follows_or_the_container_goes_on_at_its_source() {
     what_dies_on_the_way_is_told_and_the_source_goes_on(&mut world);
     a_link_that_is_cut_for_a_moment_loses_nothing(&mut world);
     a_link_that_stays_cut_brings_the_source_back(&mut world);
-    the_ledger_is_sound(&mut world);
+    world.sound_ledger();
     drop(world);
     assert_eq!(traces(LAB), Vec::<String>::new());
 }
@@ -208,37 +208,11 @@ fn what_dies_on_the_way_is_told_and_the_source_goes_on(world: &mut World) {
     }
 }
 
-/// Between the two edges; the control plane reaches both.
-fn cut(world: &World, is_cut: bool) {
-    let change = if is_cut { "-I" } else { "-D" };
-    for (edge, other) in [("Edge1", "Edge2"), ("Edge2", "Edge1")] {
-        let address = world.fleet.host(other).unwrap().address.to_string();
-        world.on(
-            edge,
-            &["iptables", change, "INPUT", "-s", &address, "-j", "DROP"],
-        );
-    }
-}
-
 fn a_link_that_is_cut_for_a_moment_loses_nothing(world: &mut World) {
     let begun = begin_and_settle(world, "Edge2");
-    cut(world, true);
-    // Whoever had something to say says it again.
-    let sent = |world: &World| {
-        let of = |edge: &str| {
-            let told = world.on(edge, &["cat", "/proc/net/snmp"]);
-            let lines = told.lines().filter(|line| line.starts_with("Tcp:"));
-            let fields: Vec<i64> = lines
-                .flat_map(|line| line.split_whitespace().filter_map(|word| word.parse().ok()))
-                .collect();
-            // RetransSegs is the twelfth.
-            fields[11]
-        };
-        of("Edge1") + of("Edge2")
-    };
-    let before = sent(world);
-    wait_until("the cut to be felt", 20, || sent(world) > before + 2).unwrap();
-    cut(world, false);
+    world.cut("Edge1", "Edge2", true);
+    world.await_silence("Edge1");
+    world.cut("Edge1", "Edge2", false);
     assert_moved(&world.end_of(&begun));
     assert_at(world, "Edge2", "the link was cut for a moment");
     assert_moved(&world.go(LARGE, "Edge1"));
@@ -246,27 +220,11 @@ fn a_link_that_is_cut_for_a_moment_loses_nothing(world: &mut World) {
 
 fn a_link_that_stays_cut_brings_the_source_back(world: &mut World) {
     let begun = begin_and_settle(world, "Edge2");
-    cut(world, true);
+    world.cut("Edge1", "Edge2", true);
     let ended = world.end_of(&begun);
     assert_eq!(ended.state, MigrationState::Failed, "{ended:?}");
     let failure = ended.failure.unwrap();
     assert!(failure.starts_with("settling: "), "{failure}");
-    cut(world, false);
+    world.cut("Edge1", "Edge2", false);
     assert_at(world, "Edge1", "the link stayed cut");
-}
-
-fn the_ledger_is_sound(world: &mut World) {
-    world
-        .fleet
-        .create_account("audrey", carnet_api::v1::Role::Auditor)
-        .unwrap();
-    let verified = world
-        .fleet
-        .command("audrey")
-        .unwrap()
-        .args(["ledger", "verify"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&verified.stdout).into_owned();
-    assert!(verified.status.success(), "{told}");
 }

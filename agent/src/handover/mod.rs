@@ -23,6 +23,7 @@ use std::time::Instant;
 use carnet_api::agent::{Done, Order, TimedStep};
 use carnet_api::v1::Problem;
 use carnet_core::ids::MigrationId;
+use carnet_core::migration::Strategy;
 
 pub use self::peers::Peers;
 use self::record::Records;
@@ -97,6 +98,7 @@ impl<R: Runtime> Handovers<R> {
         for record in self.records.unfinished().unwrap_or_default() {
             if let Role::Target {
                 progress: Progress::Restored,
+                strategy: Some(Strategy::PostCopy),
                 ..
             } = record.role
                 && let Ok(name) = ContainerName::new(&record.order.container)

@@ -423,9 +423,13 @@ impl<R: Runtime> Handovers<R> {
         else {
             return Err(not_prepared(&order));
         };
-        let settled = match progress {
-            Progress::Lost => Err("memory of it was lost on its way, and it was killed".to_owned()),
-            _ => self
+        let settled = match (progress, strategy) {
+            (Progress::Lost, _) => {
+                Err("memory of it was lost on its way, and it was killed".to_owned())
+            }
+            // All of it was here before it ran.
+            (_, None | Some(Strategy::StopAndCopy)) => Ok(()),
+            (_, Some(Strategy::PostCopy)) => self
                 .runtime
                 .settle(name)
                 .await

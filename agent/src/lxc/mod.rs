@@ -516,7 +516,11 @@ impl Runtime for LxcRuntime {
             None if standby::is_guarded(name) => {
                 guard::await_outcome(&standby::directory(name)).await
             }
-            None => Ok(()),
+            None => Err(
+                "nothing is known of the memory that was to follow: the machine has started anew, \
+                 and what ran is gone"
+                    .to_owned(),
+            ),
         };
         if let Err(problem) = outcome {
             // The guard has done this, unless it died itself.

@@ -150,10 +150,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Whether [`start`](Self::start) has let it run, whatever has become of it since.
     fn has_started(&self, name: &ContainerName) -> bool;
 
-    /// Waits until all memory of a started container is here.
+    /// Waits until all memory of a container that was started with [`Strategy::PostCopy`] is here.
     ///
     /// # Errors
-    /// Where it will never be; the container has been killed then, before it could use memory
+    /// Where it will never be, or nothing is known of it, since the machine has started anew; the container has been killed then, before it could use memory
     /// that it does not have.
     fn settle(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
 

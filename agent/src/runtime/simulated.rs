@@ -368,6 +368,7 @@ impl Runtime for SimulatedRuntime {
             .remove(name.as_str());
         let simulated = self.load(name)?;
         if !simulated.memory_follows {
+            // It has come, and this is asked once more.
             return Ok(());
         }
         let memory = match following {

@@ -184,7 +184,6 @@ pub async fn it_ends_and_comes_back_to_life_as_it_was(
     twice(|| runtime.start(name)).await;
     assert!(runtime.has_started(name));
     assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
-    twice(|| runtime.settle(name)).await;
     assert_eq!(container.recall(), "before the move");
     twice(|| runtime.forget_images(name)).await;
     assert!(!holds_something(&runtime.images(name)));
