@@ -16,6 +16,7 @@ pub mod exec;
 pub mod handover;
 pub mod lxc;
 pub mod orders;
+pub mod pace;
 pub mod permits;
 pub mod problem;
 pub mod refusals;

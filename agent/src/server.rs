@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use carnet_api::agent::{
-    CertificateRequest, Container, Done, Facts, ForgetRefusals, HandOver, NewCertificate, Order,
-    PlacedClaim, PrepareTarget, Reading, Refusals, SigningKey, StandBy,
+    CertificateRequest, Container, CopyAhead, Done, Facts, ForgetRefusals, HandOver,
+    NewCertificate, Order, PlacedClaim, PrepareTarget, Reading, Refusals, SigningKey, StandBy,
 };
 use carnet_api::tls::{ClientAuthentication, Peer, TlsError, TlsListener, server_config};
 use carnet_api::v1::Problem;
@@ -238,7 +238,9 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
         )
         .route(
             "/v1/handovers/{id}/source/copy-ahead",
-            order!("source/copy-ahead", copy_ahead),
+            order!("source/copy-ahead", copy_ahead, CopyAhead, |asked| {
+                &asked.order
+            }),
         )
         .route(
             "/v1/handovers/{id}/source/hand-over",

@@ -24,6 +24,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
+use crate::pace::Pace;
 use crate::tree::{self, Manifest, Previous};
 
 /// How much is read ahead of the network, in bytes.
@@ -53,7 +54,8 @@ pub enum TransferError {
     Altered { sent: String, received: String },
 }
 
-/// Sends the tree below `root`, or what has changed of it since `previous`, to `url`. Returns
+/// Sends the tree below `root`, or what has changed of it since `previous`, to `url`, no faster
+/// than `pace` says. Returns
 /// the bytes sent and the manifest of what was there.
 ///
 /// # Errors
@@ -63,6 +65,7 @@ pub async fn send(
     url: &str,
     root: PathBuf,
     previous: Option<Previous>,
+    pace: Pace,
 ) -> Result<(u64, Manifest), TransferError> {
     let (near, far) = tokio::io::duplex(AHEAD);
     let packing = tokio::task::spawn_blocking(move || {
@@ -75,7 +78,15 @@ pub async fn send(
         Ok::<_, io::Error>((manifest, sha256, bytes))
     });
     let (stop, stopped) = oneshot::channel::<()>();
-    let body = ReaderStream::with_capacity(far, TRIAL).take_until(stopped);
+    let body = ReaderStream::with_capacity(far, TRIAL)
+        .and_then(move |piece| {
+            let pace = pace.clone();
+            async move {
+                pace.wait(piece.len()).await;
+                Ok(piece)
+            }
+        })
+        .take_until(stopped);
     let answer = client
         .put(url)
         .body(reqwest::Body::wrap_stream(body))

@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::put;
 use axum::{Json, Router};
 use bytes::Bytes;
+use carnet_agent::pace::Pace;
 use carnet_agent::problem::{Refusal, cannot};
 use carnet_agent::transfer::{self, TransferError};
 use carnet_agent::tree::{Changes, Manifest, Previous};
@@ -72,6 +73,16 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// As fast as it goes.
+async fn send(
+    client: &reqwest::Client,
+    url: &str,
+    root: PathBuf,
+    previous: Option<Previous>,
+) -> Result<(u64, Manifest), TransferError> {
+    transfer::send(client, url, root, previous, Pace::new(None)).await
 }
 
 fn as_it_is(_: usize, piece: Bytes) -> Bytes {
@@ -167,7 +178,7 @@ async fn a_tree_arrives_compressed_where_that_helps_and_is_counted_as_sent() {
             }
         })
         .await;
-        let (bytes, _) = transfer::send(&client(), &receiver.url, scene.source(), None)
+        let (bytes, _) = send(&client(), &receiver.url, scene.source(), None)
             .await
             .unwrap();
         assert_eq!(files(&scene.source()), files(&scene.target()), "{what}");
@@ -186,18 +197,16 @@ async fn the_second_pass_sends_what_has_changed_since_the_first() {
     scene.write("small", b"1");
     let receiver = Receiver::unpacking(scene.target(), as_it_is).await;
     let (client, url) = (client(), &receiver.url);
-    let (_, manifest) = transfer::send(&client, url, scene.source(), None)
-        .await
-        .unwrap();
+    let (_, manifest) = send(&client, url, scene.source(), None).await.unwrap();
     scene.write("small", b"2");
     fs::remove_file(scene.source().join("large")).unwrap();
-    let (bytes, manifest) = transfer::send(&client, url, scene.source(), Some(changed(manifest)))
+    let (bytes, manifest) = send(&client, url, scene.source(), Some(changed(manifest)))
         .await
         .unwrap();
     assert!(bytes < 10_000, "{bytes}");
     assert_eq!(files(&scene.source()), files(&scene.target()));
     scene.write("small", b"3");
-    transfer::send(&client, url, scene.source(), Some(changed(manifest)))
+    send(&client, url, scene.source(), Some(changed(manifest)))
         .await
         .unwrap();
     assert_eq!(files(&scene.source()), files(&scene.target()));
@@ -218,7 +227,7 @@ async fn a_body_that_is_altered_on_its_way_is_noticed() {
     let scene = Scene::new();
     scene.write("file", &noise(LONG));
     let receiver = Receiver::unpacking(scene.target(), one_bit).await;
-    let error = transfer::send(&client(), &receiver.url, scene.source(), None)
+    let error = send(&client(), &receiver.url, scene.source(), None)
         .await
         .unwrap_err();
     assert!(matches!(error, TransferError::Altered { .. }), "{error}");
@@ -238,7 +247,7 @@ async fn what_stands_behind_the_end_counts_too() {
         async move { Json(transfer::receive(body, root).await.unwrap()) }
     })
     .await;
-    let error = transfer::send(&client(), &receiver.url, scene.source(), None)
+    let error = send(&client(), &receiver.url, scene.source(), None)
         .await
         .unwrap_err();
     assert!(matches!(error, TransferError::Altered { .. }), "{error}");
@@ -250,7 +259,7 @@ async fn what_cannot_be_unpacked_is_told_as_the_targets_problem() {
     scene.write("file", &noise(LONG));
     let missing = scene.directory.path().join("missing");
     let receiver = Receiver::unpacking(missing, as_it_is).await;
-    let error = transfer::send(&client(), &receiver.url, scene.source(), None)
+    let error = send(&client(), &receiver.url, scene.source(), None)
         .await
         .unwrap_err();
     assert!(matches!(error, TransferError::Refused(_)), "{error}");
@@ -275,7 +284,7 @@ async fn a_refusal_reaches_the_sender_whenever_it_comes() {
     for pieces in [0, 1, 20, usize::MAX] {
         let receiver = Receiver::start(move |body| refuse(pieces, body)).await;
         for _ in 0..40 {
-            let error = transfer::send(&client(), &receiver.url, scene.source(), None)
+            let error = send(&client(), &receiver.url, scene.source(), None)
                 .await
                 .unwrap_err();
             assert!(
@@ -303,7 +312,7 @@ async fn whoever_is_refused_stops_sending() {
     })
     .await;
     let client = client();
-    let sending = transfer::send(&client, &receiver.url, scene.source(), None);
+    let sending = send(&client, &receiver.url, scene.source(), None);
     let error = tokio::time::timeout(Duration::from_secs(60), sending)
         .await
         .expect("it goes on sending")
@@ -316,7 +325,7 @@ async fn what_cannot_be_read_is_told_as_the_senders_own_fault() {
     let scene = Scene::new();
     let receiver = Receiver::unpacking(scene.target(), as_it_is).await;
     let missing = scene.directory.path().join("missing");
-    let error = transfer::send(&client(), &receiver.url, missing, None)
+    let error = send(&client(), &receiver.url, missing, None)
         .await
         .unwrap_err();
     assert!(matches!(error, TransferError::Packing(_)), "{error}");
@@ -333,7 +342,7 @@ async fn a_receiver_that_is_not_there_or_hangs_up_cannot_be_reached() {
         // Nobody listens from here on.
     });
     for _ in 0..2 {
-        let error = transfer::send(&client(), &url, scene.source(), None)
+        let error = send(&client(), &url, scene.source(), None)
             .await
             .unwrap_err();
         assert!(matches!(error, TransferError::Transport(_)), "{error:?}");

@@ -150,8 +150,8 @@ pub struct PlacedClaim {
     pub code: Option<String>,
 }
 
-/// Which move an order belongs to. The body of every POST but `target/prepare` and
-/// `source/hand-over`.
+/// Which move an order belongs to. The body of every POST but `target/prepare`,
+/// `source/copy-ahead` and `source/hand-over`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     pub migration: MigrationId,
@@ -253,11 +253,23 @@ pub struct Prepared {
     pub post_copy_problems: Vec<String>,
 }
 
+/// The body of `source/copy-ahead`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyAhead {
+    pub order: Order,
+    /// How much of the link it may take, in bytes a second; absent: all of it.
+    pub bandwidth_bytes_per_s: Option<u64>,
+}
+
 /// The body of `source/hand-over`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandOver {
     pub order: Order,
     pub strategy: Strategy,
+    /// As in [`CopyAhead`]; pages that follow are limited as well.
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// How long after the freeze everything must have been sent, in milliseconds; else it fails.
+    pub within_ms: Option<u64>,
 }
 
 /// The body of `stand-by`.
@@ -280,6 +292,8 @@ pub struct CopiedAhead {
     /// As sent, compressed where that helped.
     pub bytes: u64,
     pub passes: u32,
+    /// The rate at which they went, in bytes a second, where they were enough to tell.
+    pub bytes_per_s: Option<u64>,
 }
 
 /// The outcome of `source/hand-over`. The container is frozen.

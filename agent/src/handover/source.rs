@@ -1,10 +1,10 @@
 //! The source's part: the container leaves.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
-    CopiedAhead, Described, Done, HandOver, HandedOver, Order, StandBy, TimedStep,
+    CopiedAhead, CopyAhead, Described, Done, HandOver, HandedOver, Order, StandBy, TimedStep,
 };
 use carnet_api::v1::Problem;
 use carnet_core::ids::MigrationId;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::statement::{COMMITTED, Entitled, RESUMED};
 use super::target::{PAGES, Stream};
 use super::{End, Handovers, Record, Role, Sent, lock, not_prepared, timed};
+use crate::pace::Pace;
 use crate::problem::{cannot, internal};
 use crate::runtime::{ContainerName, Pages, Runtime};
 use crate::transfer;
@@ -26,6 +27,9 @@ use crate::tree::{Changes, Manifest, Mapped, Previous, Watch};
 /// Passes over the root file system while the container runs: the first sends everything, the
 /// next what changed meanwhile. More would chase a busy container for ever.
 const PASSES_AHEAD: u32 = 2;
+
+/// Less than this goes over too fast for a rate to be told by it, in bytes.
+const RATED_FROM_BYTES: u64 = 1 << 20;
 
 /// What this process knows of a container that leaves.
 #[derive(Debug, Default)]
@@ -84,7 +88,11 @@ impl<R: Runtime> Handovers<R> {
     ///
     /// # Errors
     /// Why it did not get there.
-    pub async fn copy_ahead(&self, order: Order) -> Result<CopiedAhead, Problem> {
+    pub async fn copy_ahead(&self, asked: CopyAhead) -> Result<CopiedAhead, Problem> {
+        let CopyAhead {
+            order,
+            bandwidth_bytes_per_s,
+        } = asked;
         let (entitled, permit) = self.permitted(&order, Part::Source)?;
         let name = &entitled.name;
         if sent_before(&order, &entitled)?.is_some() {
@@ -92,11 +100,14 @@ impl<R: Runtime> Handovers<R> {
             return Ok(CopiedAhead {
                 bytes: 0,
                 passes: 0,
+                bytes_per_s: None,
             });
         }
         let rootfs = self.runtime.rootfs(name);
         let watch = watch(rootfs.clone()).await;
+        let pace = Pace::new(bandwidth_bytes_per_s);
         let mut bytes = 0;
+        let mut bytes_per_s = None;
         let mut last: Option<(Manifest, Vec<Mapped>)> = None;
         for _ in 0..PASSES_AHEAD {
             let mapped = self.runtime.mapped(name).map_err(cannot)?;
@@ -108,10 +119,16 @@ impl<R: Runtime> Handovers<R> {
                 )
             });
             let target = permit.claim.target;
-            let (sent, manifest) = self
-                .send(&order, target, Stream::Rootfs, rootfs.clone(), previous)
-                .await?;
+            let began = Instant::now();
+            let sending = Sending {
+                stream: Stream::Rootfs,
+                directory: rootfs.clone(),
+                previous,
+                pace: pace.clone(),
+            };
+            let (sent, manifest) = self.send(&order, target, sending).await?;
             bytes += sent;
+            bytes_per_s = bytes_per_s.or_else(|| rate(sent, began.elapsed()));
             last = Some((manifest, mapped));
         }
         let sent_ahead = last.map(|(manifest, mapped)| SentAhead {
@@ -126,6 +143,7 @@ impl<R: Runtime> Handovers<R> {
         Ok(CopiedAhead {
             bytes,
             passes: PASSES_AHEAD,
+            bytes_per_s,
         })
     }
 
@@ -134,7 +152,7 @@ impl<R: Runtime> Handovers<R> {
     /// # Errors
     /// What went wrong. The container is frozen then; `resume` lets it run on.
     pub async fn hand_over(&self, asked: HandOver) -> Result<HandedOver, Problem> {
-        let HandOver { order, strategy } = asked;
+        let order = asked.order.clone();
         let (entitled, permit) = self.permitted(&order, Part::Source)?;
         let name = &entitled.name;
         let migration = order.migration;
@@ -142,7 +160,7 @@ impl<R: Runtime> Handovers<R> {
             Some(sent) => sent,
             None => {
                 let sent = self
-                    .freeze_and_send(&order, permit.claim.target, name, strategy)
+                    .freeze_and_send(&asked, permit.claim.target, name)
                     .await?;
                 self.records.save(&Record {
                     order,
@@ -171,11 +189,17 @@ impl<R: Runtime> Handovers<R> {
     /// Everything that can be done before the container stands still is done before.
     async fn freeze_and_send(
         &self,
-        order: &Order,
+        asked: &HandOver,
         to: Party,
         name: &ContainerName,
-        strategy: Strategy,
     ) -> Result<Sent, Problem> {
+        let &HandOver {
+            ref order,
+            strategy,
+            bandwidth_bytes_per_s,
+            within_ms,
+        } = asked;
+        let pace = Pace::new(bandwidth_bytes_per_s);
         let migration = order.migration;
         // Of a hand-over that was begun before, and failed.
         self.stop_giving_pages(migration);
@@ -207,26 +231,44 @@ impl<R: Runtime> Handovers<R> {
             let changes = changes(sent.watch.as_ref());
             Previous::new(sent.manifest, changes, sent.mapped.iter().chain(&mapped))
         });
+        let late = || stood_still_too_long(zero, within_ms);
         // Both to their ends, whichever fails: CRIU is never interrupted.
         let ((difference, sending), (dumped, dumping)) = tokio::join!(
             timed(
                 zero,
                 "sending what has changed of its files",
-                self.send(order, to, Stream::Rootfs, rootfs, previous)
+                unless(
+                    late(),
+                    self.send(
+                        order,
+                        to,
+                        Sending {
+                            stream: Stream::Rootfs,
+                            directory: rootfs,
+                            previous,
+                            pace: pace.clone(),
+                        }
+                    )
+                )
             ),
             timed(zero, "dumping", self.runtime.dump(name, strategy)),
         );
         let (rootfs_difference_bytes, _) = difference?;
         let pages = dumped.map_err(cannot)?;
         if let (Some(near), Some(far)) = (pages, pages_to) {
-            let pump = tokio::spawn(pass_pages(near, far));
+            let pump = tokio::spawn(pass_pages(near, far, pace.clone()));
             lock(&self.leaving).entry(migration).or_default().pages = Some(pump);
         }
-        let images = self.runtime.images(name);
+        let all_images = Sending {
+            stream: Stream::Images,
+            directory: self.runtime.images(name),
+            previous: None,
+            pace,
+        };
         let (sent, sending_images) = timed(
             zero,
             "sending images",
-            self.send(order, to, Stream::Images, images, None),
+            unless(late(), self.send(order, to, all_images)),
         )
         .await;
         let (image_bytes, _) = sent?;
@@ -304,10 +346,14 @@ impl<R: Runtime> Handovers<R> {
         &self,
         order: &Order,
         to: Party,
-        stream: Stream,
-        directory: PathBuf,
-        previous: Option<Previous>,
+        sending: Sending,
     ) -> Result<(u64, Manifest), Problem> {
+        let Sending {
+            stream,
+            directory,
+            previous,
+            pace,
+        } = sending;
         let (client, base) = self.peers.client(to, &order.target_address)?;
         let what = stream.name();
         let url = format!("{base}/v1/handovers/{}/{what}", order.migration);
@@ -320,7 +366,7 @@ impl<R: Runtime> Handovers<R> {
             biased;
             // The connection breaks; the target is told to discard what it has.
             () = off.cancelled() => Err(called_off()),
-            sent = transfer::send(&client, &url, directory, previous) => {
+            sent = transfer::send(&client, &url, directory, previous, pace) => {
                 sent.map_err(|error| cannot(format!("sending the {what}: {}", chain(&error))))
             }
         }
@@ -361,9 +407,58 @@ impl<R: Runtime> Handovers<R> {
     }
 }
 
+/// A directory, and how it goes over.
+struct Sending {
+    stream: Stream,
+    directory: PathBuf,
+    /// What the target has of it.
+    previous: Option<Previous>,
+    pace: Pace,
+}
+
+/// The rate of what was sent, in bytes a second, where it was enough to tell.
+fn rate(bytes: u64, took: Duration) -> Option<u64> {
+    if bytes < RATED_FROM_BYTES {
+        return None;
+    }
+    let micros = took.as_micros().max(1);
+    u64::try_from(u128::from(bytes) * 1_000_000 / micros).ok()
+}
+
+/// Completes, with what is to be said of it, once a container that was frozen at `zero` has stood
+/// still for longer than all may take that is to be sent.
+async fn stood_still_too_long(zero: Instant, within_ms: Option<u64>) -> Problem {
+    let Some(within_ms) = within_ms else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep_until((zero + Duration::from_millis(within_ms)).into()).await;
+    cannot(format!(
+        "what had to be sent while the container stood still was not sent within {within_ms} ms; it may stand still for no longer (max_downtime_ms)"
+    ))
+}
+
+/// Does `work`, unless it is too late before it is done: then it is dropped.
+async fn unless<T>(
+    late: impl Future<Output = Problem>,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        problem = late => Err(problem),
+    }
+}
+
 /// Passes pages on until one of both has nothing more to say.
-async fn pass_pages(mut near: Pages, mut far: Pages) {
-    let ended = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+async fn pass_pages(near: Pages, far: Pages, pace: Pace) {
+    let (mut far_reader, mut far_writer) = tokio::io::split(far);
+    let (mut near_reader, mut near_writer) = tokio::io::split(near);
+    // What is asked for is little.
+    let unlimited = Pace::new(None);
+    let ended = tokio::try_join!(
+        pace.copy(&mut near_reader, &mut far_writer),
+        unlimited.copy(&mut far_reader, &mut near_writer),
+    );
     tracing::debug!(?ended, "no more pages are asked for");
 }
 

@@ -130,6 +130,21 @@ fn a_hand_over_that_the_target_is_not_there_for_does_not_even_freeze_it() {
 }
 
 #[test]
+fn a_container_that_would_stand_still_for_too_long_runs_on() {
+    let scene = Scene::new();
+    let mut a_move = scene.a_move();
+    scene.go_to(&mut a_move, "source/copy-ahead");
+    a_move.within_ms = Some(0);
+    // Whatever is to be sent takes longer than nothing.
+    let text = fails(&scene, &a_move, "source/hand-over");
+    assert!(text.contains("within 0 ms"), "{text}");
+    assert!(text.contains("max_downtime_ms"), "{text}");
+    scene.go(&mut a_move, "source/resume");
+    assert!(scene.source().runs());
+    scene.go(&mut a_move, "target/discard");
+}
+
+#[test]
 fn a_hand_over_that_failed_can_be_asked_for_again() {
     let mut scene = Scene::new();
     let mut a_move = scene.a_move();

@@ -11,7 +11,7 @@ use carnet_agent::permits::{Permits, now};
 use carnet_agent::runtime::{ContainerName, Runtime, SimulatedRuntime};
 use carnet_agent::server::{AgentError, Config, RuntimeChoice, run};
 use carnet_agent::state::{AgentState, EdgeRecord};
-use carnet_api::agent::{Described, HandOver, Order, PrepareTarget, Refusals};
+use carnet_api::agent::{CopyAhead, Described, HandOver, Order, PrepareTarget, Refusals};
 use carnet_api::tls::{self, CONTROL_NAME, Identity, SIGNING_NAME, client_config, edge_name};
 use carnet_api::v1::{ContainerState, Problem};
 use carnet_core::ids::{ContainerId, EdgeId, MigrationId};
@@ -374,6 +374,8 @@ pub struct Move {
     pub order: Order,
     /// How its memory goes over.
     pub strategy: Strategy,
+    /// How long after the freeze all must have been sent, in milliseconds.
+    pub within_ms: Option<u64>,
     /// What the source said of the container, once it has.
     pub described: Described,
     /// Where the source is told to find the target, if not where it is.
@@ -483,6 +485,7 @@ impl Scene {
                 post_copy_problems: Vec::new(),
             },
             strategy: Strategy::StopAndCopy,
+            within_ms: None,
             by_way_of: None,
             jti: Uuid::now_v7().to_string(),
             container: ContainerId::from_uuid(Uuid::now_v7()),
@@ -566,6 +569,7 @@ impl Scene {
         let Move {
             order,
             strategy,
+            within_ms,
             described,
             by_way_of,
             statement,
@@ -593,9 +597,15 @@ impl Scene {
                 order,
                 container: described.clone(),
             }),
+            "source/copy-ahead" => request.json(&CopyAhead {
+                order,
+                bandwidth_bytes_per_s: None,
+            }),
             "source/hand-over" => request.json(&HandOver {
                 order,
                 strategy: *strategy,
+                bandwidth_bytes_per_s: None,
+                within_ms: *within_ms,
             }),
             _ => request.json(&order),
         }

@@ -16,7 +16,20 @@ pub struct CreateMigration {
     /// How its memory goes over; absent: the best that its owner allows and the edges can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// For how long it may stand still, in milliseconds. Where it would take longer, as far as can be
+    /// told by the memory that it has and the rate at which its files went over, it is not frozen;
+    /// where it does, and the move is not committed yet, it runs on at its source. The move fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub max_downtime_ms: Option<u64>,
+    /// How much of the link the move may take, in bytes a second; at least 100,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100000)]
+    pub bandwidth_bytes_per_s: Option<u64>,
 }
+
+/// The least bandwidth that a move can be asked to be carried out with, in bytes a second.
+pub const LEAST_BANDWIDTH_BYTES_PER_S: u64 = 100_000;
 
 /// How a container's memory goes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -111,6 +124,15 @@ pub struct Migration {
     /// How its memory goes over; known once both edges have made ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<ChosenStrategy>,
+    /// For how long whoever asked for it accepts that the container stands still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_downtime_ms: Option<u64>,
+    /// How much of the link it may take, in bytes a second, where that was limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// For how long the container was expected to stand still, before it was frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_downtime_ms: Option<u64>,
     pub timings: Vec<PhaseTiming>,
     pub transferred: Transferred,
     /// From the freeze at the source until the container ran at the target, as the three measured

@@ -26,8 +26,8 @@ pub use edges::{
 };
 pub use ledger::{Consistency, Keys, LedgerEntry, PermitKey, ProvenEntry, Stay, Witness};
 pub use migrations::{
-    ChosenStrategy, CreateMigration, GiveUp, LostEdge, Migration, MigrationState, NeedsOperator,
-    PhaseTiming, StallPlace, StallStep, Strategy, Transferred, Way,
+    ChosenStrategy, CreateMigration, GiveUp, LEAST_BANDWIDTH_BYTES_PER_S, LostEdge, Migration,
+    MigrationState, NeedsOperator, PhaseTiming, StallPlace, StallStep, Strategy, Transferred, Way,
 };
 pub use problem::{InputFault, Problem};
 

@@ -279,6 +279,8 @@ impl Stage {
                 container: moving.name.clone(),
                 to: DestinationSpec::Edge(to.name().to_owned()),
                 strategy: Some(strategy),
+                max_downtime_ms: None,
+                bandwidth_bytes_per_s: None,
             },
         )?;
         while !migration.state.is_ended() {

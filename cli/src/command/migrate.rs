@@ -31,6 +31,7 @@ Examples:
   carnet migrate App1 --to Edge3
   carnet migrate App1 --region B
   carnet migrate App1 --to Edge3 --strategy stop-and-copy
+  carnet migrate App1 --to Edge3 --max-downtime 500ms --bandwidth 40
   carnet migrate App1 --anywhere --json | jq -r .target_name
 
 Exit status 0: moved (with --no-wait: begun); 3: denied, with every reason; 1: it failed or was
@@ -43,6 +44,13 @@ pub struct MigrateCommand {
     /// How its memory goes over [default: the best that its owner allows and the edges can]
     #[arg(long, value_enum)]
     strategy: Option<StrategyChoice>,
+    /// Give it up before it is frozen, if it would stand still for longer, such as 500ms; and while
+    /// it is frozen, if it does and is not committed yet
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    max_downtime: Option<Duration>,
+    /// Take no more of the link than this, in megabytes a second
+    #[arg(long, value_name = "MB/S")]
+    bandwidth: Option<f64>,
     /// Do not wait for the end of the migration
     #[arg(long)]
     no_wait: bool,
@@ -75,6 +83,11 @@ impl MigrateCommand {
             container: self.container.to_string(),
             to: (&self.destination).into(),
             strategy: self.strategy.map(Into::into),
+            max_downtime_ms: self
+                .max_downtime
+                .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            // What is too little, or no number, is told by the control plane.
+            bandwidth_bytes_per_s: self.bandwidth.map(|megabytes| (megabytes * 1e6) as u64),
         };
         let begun = session
             .create::<_, Migration>("/v1/migrations", &body)

@@ -125,6 +125,15 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
                     format!("{}: {}", strategy(chosen.strategy), chosen.reason)
                 }),
         ),
+        ("accepted", limits(migration)),
+        (
+            "expected stall",
+            migration
+                .expected_downtime_ms
+                .map_or_else(String::new, |ms| {
+                    format!("about {}", milliseconds(ms as f64))
+                }),
+        ),
         ("begun", instant(migration.created_at_ms, surface.now)),
         ("id", migration.id.to_string()),
     ];
@@ -142,6 +151,18 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
         text.push_str(&attempts(&migration.attempts, surface));
     }
     text
+}
+
+/// What whoever asked for it accepts, where that was limited.
+fn limits(migration: &Migration) -> String {
+    let downtime = migration
+        .max_downtime_ms
+        .map(|ms| format!("a stall of {}", milliseconds(ms as f64)));
+    let bandwidth = migration
+        .bandwidth_bytes_per_s
+        .map(|rate| format!("{} a second", bytes(rate)));
+    let limits: Vec<String> = [downtime, bandwidth].into_iter().flatten().collect();
+    limits.join(", ")
 }
 
 /// What an operator has to decide, with what to type.

@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use carnet_api::agent::{
-    CertificateRequest, Container, CopiedAhead, Described, Done, Facts, ForgetRefusals, HandOver,
-    HandedOver, NewCertificate, Order, PlacedClaim, PrepareTarget, Prepared, Reading, Refusals,
-    Restored, SigningKey,
+    CertificateRequest, Container, CopiedAhead, CopyAhead, Described, Done, Facts, ForgetRefusals,
+    HandOver, HandedOver, NewCertificate, Order, PlacedClaim, PrepareTarget, Prepared, Reading,
+    Refusals, Restored, SigningKey,
 };
 use carnet_api::tls::{Authority, Identity, client_config, client_config_for_peer, edge_name};
 use carnet_api::v1::Problem;
@@ -30,8 +30,11 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How long connections are kept open between requests: beyond the longest pause between two
 /// orders, so that no handshake is needed while a container is frozen.
 const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
-/// Probes on idle connections: one to a machine that is gone is noticed before it is used.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// For how long an agent may be silent, to probes too, before its connection counts as cut: what
+/// was asked of it is then not waited for any more.
+const CUT_LIMIT: Duration = Duration::from_secs(30);
+/// Probes within that time.
+const PROBES: u32 = 3;
 /// The longest answer that is read, in bytes: edges are others', and none may fill this memory.
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -84,7 +87,10 @@ impl HttpAgents {
             .resolve(&edge_name(edge.edge), address)
             .connect_timeout(CONNECT_LIMIT)
             .pool_idle_timeout(IDLE_LIMIT)
-            .tcp_keepalive(KEEPALIVE)
+            .tcp_keepalive(CUT_LIMIT / PROBES)
+            .tcp_keepalive_interval(CUT_LIMIT / PROBES)
+            .tcp_keepalive_retries(PROBES)
+            .tcp_user_timeout(CUT_LIMIT)
             .tcp_nodelay(true)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -366,11 +372,15 @@ impl Agents for HttpAgents {
         })
     }
 
-    fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, CopiedAhead> {
+    fn copy_ahead<'a>(
+        &'a self,
+        edge: &'a Endpoint,
+        order: &'a CopyAhead,
+    ) -> Asked<'a, CopiedAhead> {
         Box::pin(async move {
             let request = Request {
                 method: Method::POST,
-                path: &order_path(order.migration, "source/copy-ahead"),
+                path: &order_path(order.order.migration, "source/copy-ahead"),
                 asked: "send the root file system",
                 body: Some(order),
                 limit: None,

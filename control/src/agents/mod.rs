@@ -5,7 +5,7 @@ mod http;
 use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
-    Container, CopiedAhead, Described, Facts, HandOver, HandedOver, Order, PlacedClaim,
+    Container, CopiedAhead, CopyAhead, Described, Facts, HandOver, HandedOver, Order, PlacedClaim,
     PrepareTarget, Prepared, Reading, Refusals, Restored,
 };
 use carnet_api::v1::Problem;
@@ -84,7 +84,8 @@ pub trait Agents: Send + Sync + 'static {
         edge: &'a Endpoint,
         order: &'a PrepareTarget,
     ) -> Asked<'a, Prepared>;
-    fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, CopiedAhead>;
+    fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, order: &'a CopyAhead)
+    -> Asked<'a, CopiedAhead>;
     fn hand_over<'a>(&'a self, edge: &'a Endpoint, order: &'a HandOver) -> Asked<'a, HandedOver>;
     /// Target: bring the container to life. Only after the commit.
     fn restore<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Restored>;

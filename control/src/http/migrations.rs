@@ -7,10 +7,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use carnet_api::v1::{
-    ContainerRegistration, CreateMigration, GiveUp, LostEdge, Migration, Problem, Role, Strategy,
+    ContainerRegistration, CreateMigration, GiveUp, InputFault, LEAST_BANDWIDTH_BYTES_PER_S,
+    LostEdge, Migration, Problem, Role, Strategy,
 };
 use carnet_core::ids::MigrationId;
-use carnet_core::migration::Phase;
+use carnet_core::migration::{Phase, Terms};
 use carnet_core::permit::Part;
 use futures_util::{Stream, stream};
 use serde::Deserialize;
@@ -92,6 +93,40 @@ pub(crate) async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migr
         .ok_or_else(missing)
 }
 
+/// How a move is to be carried out.
+fn terms(asked: &CreateMigration) -> Result<Terms, ApiError> {
+    let too_little = |place: &str, found: Option<u64>, least: u64| {
+        found
+            .filter(|&found| found < least)
+            .map(|found| InputFault {
+                place: place.to_owned(),
+                found: found.to_string(),
+                problem: "is too little".to_owned(),
+                allowed: format!("{least} or more, or nothing: without a limit"),
+                suggestion: None,
+            })
+    };
+    let faults: Vec<InputFault> = [
+        too_little("max_downtime_ms", asked.max_downtime_ms, 1),
+        too_little(
+            "bandwidth_bytes_per_s",
+            asked.bandwidth_bytes_per_s,
+            LEAST_BANDWIDTH_BYTES_PER_S,
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !faults.is_empty() {
+        return Err(ApiError::faults(faults));
+    }
+    Ok(Terms {
+        strategy: asked.strategy.map(Into::into),
+        max_downtime_ms: asked.max_downtime_ms,
+        bandwidth_bytes_per_s: asked.bandwidth_bytes_per_s,
+    })
+}
+
 /// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
 pub(crate) async fn all_visible(
     app: &App,
@@ -117,6 +152,7 @@ pub(crate) async fn begin(
             container.name
         )));
     }
+    let terms = terms(&asked)?;
     // What can only fail is told now, not kept as a migration.
     app.migrations.check(container.id, &asked.to).await?;
     if asked.strategy == Some(Strategy::PostCopy) && !container.allow_post_copy {
@@ -130,7 +166,7 @@ pub(crate) async fn begin(
         container: container.id,
         requested_by: caller.account,
         to: asked.to,
-        strategy: asked.strategy.map(Into::into),
+        terms,
         source: container.edge,
         created_at: clock::now(),
     };

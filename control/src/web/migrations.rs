@@ -428,6 +428,8 @@ pub(super) async fn begin(
                     "post_copy" => Some(Strategy::PostCopy),
                     _ => None,
                 },
+                max_downtime_ms: None,
+                bandwidth_bytes_per_s: None,
             };
             migrations::begin(&app, &caller, asked).await
         }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use carnet_api::agent::{
-    Container, CopiedAhead, Described, Facts, HandOver, HandedOver, Order, PlacedClaim,
+    Container, CopiedAhead, CopyAhead, Described, Facts, HandOver, HandedOver, Order, PlacedClaim,
     PrepareTarget, Prepared, Reading, Refusals, Restored, Utilization,
 };
 use carnet_api::v1::{ContainerState, DetectedFacts};
@@ -178,10 +178,11 @@ impl Agents for FakeAgents {
         })
     }
 
-    fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, _: &'a Order) -> Asked<'a, CopiedAhead> {
+    fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, _: &'a CopyAhead) -> Asked<'a, CopiedAhead> {
         self.ask(edge, "send the root file system", |_| CopiedAhead {
             bytes: 1 << 24,
             passes: 2,
+            bytes_per_s: None,
         })
     }
 

@@ -18,7 +18,7 @@ use carnet_control::store::migrations::{Facts, NewMigration, Step};
 use carnet_control::store::{NewAccount, NewContainer, Store};
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, MigrationId};
 use carnet_core::ledger::Decision;
-use carnet_core::migration::{Candidate, Cause, MigrationPlan, Phase, State, Subject};
+use carnet_core::migration::{Candidate, Cause, MigrationPlan, Phase, State, Subject, Terms};
 use carnet_core::policy::{Attributes, Requirements, Verdict};
 use rand::Rng;
 use serde_json::json;
@@ -78,7 +78,7 @@ impl Move {
             container,
             requested_by: owner,
             to: to_edge("target"),
-            strategy: None,
+            terms: Terms::default(),
             source,
             created_at: now(),
         };

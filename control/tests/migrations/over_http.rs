@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use carnet_api::agent::{Described, HandOver, Order, PrepareTarget};
+use carnet_api::agent::{CopyAhead, Described, HandOver, Order, PrepareTarget};
 use carnet_api::tls::{ClientAuthentication, Identity, TlsListener, server_config};
 use carnet_control::agents::{AgentFault, Agents, Command, Endpoint, HttpAgents};
 use carnet_control::authority::CertificateAuthority;
@@ -329,10 +329,16 @@ async fn everything_is_asked_at_its_own_path() {
     asked.forget_refusals(at, 7).await.unwrap();
     let _ = asked.prepare_source(at, &order).await;
     let _ = asked.prepare_target(at, &prepare).await;
-    let _ = asked.copy_ahead(at, &order).await;
+    let copy_ahead = CopyAhead {
+        order: order.clone(),
+        bandwidth_bytes_per_s: None,
+    };
+    let _ = asked.copy_ahead(at, &copy_ahead).await;
     let hand_over = HandOver {
         order: order.clone(),
         strategy: Strategy::PostCopy,
+        bandwidth_bytes_per_s: None,
+        within_ms: None,
     };
     let _ = asked.hand_over(at, &hand_over).await;
     let _ = asked.restore(at, &order).await;

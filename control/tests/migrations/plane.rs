@@ -15,6 +15,7 @@ use carnet_control::store::{EdgeRecord, NewAccount, NewContainer, NewEdge, Store
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, EnrolmentId, MigrationId, ShareKeyId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::LedgerSigner;
+use carnet_core::migration::Terms;
 use carnet_core::permit::Fingerprint;
 use serde_json::{Value, json};
 use sqlx::SqlitePool;
@@ -270,7 +271,7 @@ impl Plane {
             container,
             requested_by: self.owner,
             to,
-            strategy: None,
+            terms: Terms::default(),
             source: self.container_now(container).await.edge,
             created_at: now(),
         }

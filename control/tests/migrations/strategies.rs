@@ -1,13 +1,21 @@
 //! How memory goes over: what is chosen, and what becomes of a move whose memory is lost.
 
 use carnet_api::v1::{MigrationState, StallPlace};
-use carnet_core::migration::Strategy;
+use carnet_core::migration::{Strategy, Terms, expected_downtime_ms};
 
-use crate::edges::Ask;
+use crate::edges::{Ask, BYTES_PER_S, MEMORY_BYTES};
 use crate::plane::Plane;
 
 /// The strategy that a source is told, and the reason that is shown.
 async fn chosen(allow: bool, asked: Option<Strategy>, problem: Option<&str>) -> Plane {
+    let terms = Terms {
+        strategy: asked,
+        ..Terms::default()
+    };
+    moved(allow, terms, problem).await
+}
+
+async fn moved(allow: bool, terms: Terms, problem: Option<&str>) -> Plane {
     let mut plane = Plane::new().await;
     let source = plane.edge("source").await;
     let target = plane.edge("target").await;
@@ -24,7 +32,7 @@ async fn chosen(allow: bool, asked: Option<Strategy>, problem: Option<&str>) -> 
             carnet_api::v1::DestinationSpec::Edge("target".to_owned()),
         )
         .await;
-    new.strategy = asked;
+    new.terms = terms;
     let id = new.id;
     plane.store.create_migration(&new).await.unwrap();
     plane.migrations().start(id);
@@ -85,5 +93,39 @@ async fn what_a_stall_went_into_is_told_in_order() {
     for step in steps {
         assert!(step.began_ms <= step.ended_ms, "{step:?}");
         assert!(step.ended_ms <= stall + 0.001, "{step:?} {stall}");
+    }
+}
+
+/// With one millisecond less than what it takes, nothing is frozen.
+#[tokio::test]
+async fn a_container_that_would_stand_still_for_too_long_is_not_frozen() {
+    for allow in [false, true] {
+        let strategy = match allow {
+            true => Strategy::PostCopy,
+            false => Strategy::StopAndCopy,
+        };
+        let expected = expected_downtime_ms(strategy, MEMORY_BYTES, Some(BYTES_PER_S));
+        for (most, state) in [
+            (expected, MigrationState::Completed),
+            (expected - 1, MigrationState::Failed),
+        ] {
+            let terms = Terms {
+                max_downtime_ms: Some(most),
+                ..Terms::default()
+            };
+            let plane = moved(allow, terms, None).await;
+            let migration = &plane.store.migrations(None, None, 1).await.unwrap()[0].migration;
+            assert_eq!(migration.state, state, "{migration:?}");
+            assert_eq!(migration.max_downtime_ms, Some(most));
+            assert_eq!(migration.expected_downtime_ms, Some(expected));
+            let is_frozen = state == MigrationState::Completed;
+            assert_eq!(plane.edges.times(Ask::HandOver), usize::from(is_frozen));
+            let failure = migration.failure.clone().unwrap_or_default();
+            assert_eq!(
+                failure.contains("it was not frozen"),
+                !is_frozen,
+                "{failure}"
+            );
+        }
     }
 }

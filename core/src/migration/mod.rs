@@ -21,11 +21,13 @@
 //! What the edges promise for this to be safe stands at `carnet_api::agent`; `tests/migration`
 //! explores it with loss, repetition, delay and crashes.
 
+mod downtime;
 mod plan;
 mod state;
 mod step;
 mod strategy;
 
+pub use downtime::{LEAST_DOWNTIME_MS, Terms, expected_downtime_ms, sent_within_ms};
 pub use plan::{Candidate, MigrationPlan, Subject};
 pub use state::{Cause, Effect, Event, Phase, State};
 pub use step::{Misplaced, RESTORE_ATTEMPTS, step};

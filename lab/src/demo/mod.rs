@@ -370,6 +370,8 @@ impl Journey<'_> {
                 container: self.app.name.clone(),
                 to,
                 strategy: None,
+                max_downtime_ms: None,
+                bandwidth_bytes_per_s: None,
             },
         )?;
         let deadline = Instant::now() + MOVE_LIMIT;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carnet_api::agent::{Described, HandOver, Order, PrepareTarget, STATEMENT_REFUSED};
+use carnet_api::agent::{CopyAhead, Described, HandOver, Order, PrepareTarget, STATEMENT_REFUSED};
 use carnet_api::tls::{Authority, CONTROL_NAME, Identity, client_config, edge_name};
 use carnet_api::v1::{Edge, Problem};
 use carnet_core::ids::MigrationId;
@@ -158,9 +158,15 @@ impl<'a> Attacker<'a> {
                     post_copy_problems: Vec::new(),
                 },
             }),
+            "source/copy-ahead" => json!(CopyAhead {
+                order: order.clone(),
+                bandwidth_bytes_per_s: None,
+            }),
             "source/hand-over" => json!(HandOver {
                 order: order.clone(),
                 strategy: Strategy::StopAndCopy,
+                bandwidth_bytes_per_s: None,
+                within_ms: None,
             }),
             _ => json!(order),
         };

@@ -1,15 +1,18 @@
 //! A fleet of three edges with a container that answers a client all the time, and what has to
 //! hold of it whatever is done to it.
+#![allow(dead_code, reason = "each of the tests uses what it needs")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use carnet_api::v1::{
-    Claim, Container, CreateMigration, DestinationSpec, Migration, RegisterContainer, Role,
+    Claim, Container, CreateMigration, DestinationSpec, Migration, MigrationState,
+    RegisterContainer, Role,
 };
 use carnet_lab::demo::sensor_client::SensorClient;
 use carnet_lab::error::LabError;
+use carnet_lab::exec::wait_until;
 use carnet_lab::fleet::{CLIENT, EdgeSpec, Fleet, FleetSpec};
 use carnet_lab::host::ContainerSpec;
 use carnet_lab::progress::Progress;
@@ -89,12 +92,16 @@ impl World {
     }
 
     pub fn register(&self, name: &str) {
+        self.register_on(name, "Edge1");
+    }
+
+    pub fn register_on(&self, name: &str, edge: &str) {
         let _: Container = self
             .post(
                 "/v1/containers",
                 &json!(RegisterContainer {
                     name: name.to_owned(),
-                    edge: "Edge1".to_owned(),
+                    edge: edge.to_owned(),
                     requirements: json!(REQUIREMENTS),
                     allow_post_copy: false,
                 }),
@@ -125,6 +132,8 @@ impl World {
                 container: container.to_owned(),
                 to: DestinationSpec::Edge(to.to_owned()),
                 strategy: None,
+                max_downtime_ms: None,
+                bandwidth_bytes_per_s: None,
             }),
         )
     }
@@ -141,20 +150,19 @@ impl World {
         self.fleet.account("carol").unwrap().get(&path).unwrap()
     }
 
-    /// On which edges a container has a process that runs.
+    /// On which edges a container runs. Where LXC has made one and CRIU has not let it run yet, LXC
+    /// does not answer.
     pub fn running_on(&self, name: &str) -> Vec<&'static str> {
+        let script = format!(
+            "[ \"$(cat /sys/fs/cgroup/lxc.payload.{name}/cgroup.freeze 2>/dev/null)\" = 0 ] && \
+             timeout 2 lxc-info -n {name} -sH"
+        );
         EDGES
             .into_iter()
             .filter(|edge| {
                 let host = self.fleet.host(edge).unwrap();
-                let state = host.run("lxc-info", &["-n", name, "-sH"]);
+                let state = host.run("sh", &["-c", &script]);
                 state.is_ok_and(|state| state.trim() == "RUNNING")
-                    && host
-                        .run(
-                            "cat",
-                            &[&format!("/sys/fs/cgroup/lxc.payload.{name}/cgroup.freeze")],
-                        )
-                        .is_ok_and(|frozen| frozen.trim() == "0")
             })
             .collect()
     }
@@ -197,5 +205,59 @@ impl World {
         let ended: Migration = self.fleet.account("carol").unwrap().get(&path).unwrap();
         assert!(ended.state.is_ended(), "{ended:?}");
         ended
+    }
+
+    /// Waits until a move has come into one of `states`, or has ended.
+    pub fn await_state(&self, migration: &Migration, states: &[MigrationState]) -> Migration {
+        let path = format!("/v1/migrations/{}", migration.id);
+        let mut now = migration.clone();
+        wait_until("a state of the move", 60, || {
+            now = self.fleet.account("carol").unwrap().get(&path).unwrap();
+            states.contains(&now.state) || now.state.is_ended()
+        })
+        .unwrap();
+        now
+    }
+
+    /// Cuts the link between an edge and another host, or mends it. Nothing says so to either.
+    pub fn cut(&self, edge: &str, other: &str, is_cut: bool) {
+        let change = if is_cut { "-I" } else { "-D" };
+        let address = self.fleet.host(other).unwrap().address.to_string();
+        for (chain, of) in [("INPUT", "-s"), ("OUTPUT", "-d")] {
+            self.on(
+                edge,
+                &["iptables", change, chain, of, &address, "-j", "DROP"],
+            );
+        }
+    }
+
+    /// Waits until what somebody has said to an edge, or it to them, was dropped at its door.
+    pub fn await_silence(&self, edge: &str) {
+        wait_until("the cut to be felt", 20, || {
+            let told = self.on(edge, &["iptables", "-L", "-v", "-n", "-x"]);
+            told.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                let packets = words.next().and_then(|word| word.parse::<u64>().ok());
+                line.contains("DROP") && packets.is_some_and(|packets| packets > 0)
+            })
+        })
+        .unwrap();
+    }
+
+    /// What an auditor finds in the ledger, which must be without a fault.
+    pub fn sound_ledger(&mut self) -> Value {
+        self.fleet.create_account("audrey", Role::Auditor).unwrap();
+        let verified = self
+            .fleet
+            .command("audrey")
+            .unwrap()
+            .args(["ledger", "verify", "--json"])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert!(verified.status.success(), "{told}");
+        let report: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(report["faults"], json!([]), "{told}");
+        report
     }
 }

@@ -156,6 +156,9 @@ impl Runner {
                 if let Some(difference) = self.withdrawn(effect).await {
                     return self.feed(Event::Failed(difference), None).await;
                 }
+                if let Some(problem) = self.would_stand_still_too_long(effect) {
+                    return self.feed(Event::Failed(problem), None).await;
+                }
                 let (wishes, late) = (self.wishes.clone(), self.late());
                 let wished = wished(wishes, &state, self.run.waiting_since.is_some());
                 let event = tokio::select! {
@@ -284,6 +287,26 @@ impl Runner {
                 self.parts.store.withdrawn(plan)
             })
             .await
+    }
+
+    /// Why the container is not frozen, where it would stand still for longer than whoever asked for
+    /// the move accepts.
+    fn would_stand_still_too_long(&self, effect: Effect<'_>) -> Option<String> {
+        let (Effect::HandOver(_), Some(most)) = (effect, self.run.terms.max_downtime_ms) else {
+            return None;
+        };
+        let facts = &self.run.facts;
+        let expected = facts
+            .expected_downtime_ms
+            .filter(|&expected| expected > most)?;
+        let rate = facts.bytes_per_s.map_or(String::new(), |rate| {
+            format!(" at {} kB/s, as fast as its files went", rate / 1_000)
+        });
+        Some(format!(
+            "it would stand still for about {expected} ms ({} kB of memory{rate}), and {most} ms are accepted (max_downtime_ms); it was not frozen. Post-copy stands still for a moment only, where its owner allows it: carnet container allow-post-copy {}",
+            facts.memory_bytes / 1_000,
+            self.run.container_name
+        ))
     }
 
     /// Audits candidates until one is permitted and ready. No edge is touched: a crash in here

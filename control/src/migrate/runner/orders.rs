@@ -2,15 +2,20 @@
 
 use std::time::Instant;
 
-use carnet_api::agent::{HandOver, HandedOver, MAKING_SURE, Order, PrepareTarget, Restored};
+use carnet_api::agent::{
+    CopyAhead, HandOver, HandedOver, MAKING_SURE, Order, PrepareTarget, Restored,
+};
 use carnet_api::v1::{StallPlace, StallStep};
-use carnet_core::migration::{Circumstances, Effect, MigrationPlan, Strategy, choose};
+use carnet_core::migration::{
+    Circumstances, Effect, MigrationPlan, Strategy, choose, expected_downtime_ms, sent_within_ms,
+};
 use carnet_core::permit::{Abort, Claim, Commit, Party, Permit, Unverified, key_id};
 
 use super::{Fault, Runner};
 use crate::agents::{AgentError, Command, Endpoint};
 use crate::clock;
 use crate::keys::Current;
+use crate::store::migrations::Facts;
 
 /// The two edges of a move, and what goes into each order to them.
 pub(super) struct Edges {
@@ -124,6 +129,7 @@ impl Runner {
             order,
         } = edges;
         let agents = self.parts.agents.clone();
+        let terms = self.run.terms;
         let facts = &mut self.run.facts;
         match effect {
             Effect::Prepare(_) => {
@@ -136,8 +142,9 @@ impl Runner {
                         .map(|problem| format!("on `{}` {problem}", edge.name))
                         .collect::<Vec<_>>()
                 };
+                facts.memory_bytes = asked.container.memory_bytes;
                 let choice = choose(&Circumstances {
-                    asked: self.run.asked,
+                    asked: self.run.terms.strategy,
                     allow_post_copy: self.run.allow_post_copy,
                     memory_bytes: asked.container.memory_bytes,
                     post_copy_problems: [
@@ -150,18 +157,28 @@ impl Runner {
                 Ok(())
             }
             Effect::CopyAhead(_) => {
-                let copied = agents.copy_ahead(&source, &order).await?;
+                let asked = CopyAhead {
+                    order,
+                    bandwidth_bytes_per_s: terms.bandwidth_bytes_per_s,
+                };
+                let copied = agents.copy_ahead(&source, &asked).await?;
                 facts.transferred.rootfs_ahead_bytes = copied.bytes;
+                facts.bytes_per_s = copied.bytes_per_s.or(terms.bandwidth_bytes_per_s);
+                facts.expected_downtime_ms = Some(expected_downtime_ms(
+                    strategy(facts),
+                    facts.memory_bytes,
+                    facts.bytes_per_s,
+                ));
                 Ok(())
             }
             Effect::HandOver(_) => {
-                let strategy = facts
-                    .strategy
-                    .as_ref()
-                    .map_or(Strategy::StopAndCopy, |choice| choice.strategy);
-                let handed_over = agents
-                    .hand_over(&source, &HandOver { order, strategy })
-                    .await?;
+                let asked = HandOver {
+                    order,
+                    strategy: strategy(facts),
+                    bandwidth_bytes_per_s: terms.bandwidth_bytes_per_s,
+                    within_ms: terms.max_downtime_ms.map(sent_within_ms),
+                };
+                let handed_over = agents.hand_over(&source, &asked).await?;
                 facts.transferred.rootfs_difference_bytes = handed_over.rootfs_difference_bytes;
                 facts.transferred.image_bytes = handed_over.image_bytes;
                 self.frozen = Some((handed_over, Instant::now()));
@@ -231,6 +248,13 @@ impl Runner {
             order,
         }
     }
+}
+
+fn strategy(facts: &Facts) -> Strategy {
+    facts
+        .strategy
+        .as_ref()
+        .map_or(Strategy::StopAndCopy, |choice| choice.strategy)
 }
 
 /// What the time from the freeze until the container ran, `stall_ms`, went into: what either edge

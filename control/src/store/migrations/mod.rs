@@ -9,7 +9,7 @@ use carnet_api::v1::{Attempt, DestinationSpec, Migration, PhaseTiming, StallStep
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{Actor, Decision, Event};
-use carnet_core::migration::{Choice, MigrationPlan, Phase, State, Strategy};
+use carnet_core::migration::{Choice, MigrationPlan, Phase, State, Terms};
 use carnet_core::permit::{Fingerprint, Signer};
 use carnet_core::policy::{Attributes, Requirements, attributes_from_json, requirements_from_json};
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,7 @@ pub struct NewMigration {
     pub container: ContainerId,
     pub requested_by: AccountId,
     pub to: DestinationSpec,
-    /// How its memory is to go over; `None`: the best.
-    pub strategy: Option<Strategy>,
+    pub terms: Terms,
     pub source: EdgeId,
     pub created_at: UnixMillis,
 }
@@ -43,6 +42,15 @@ pub struct Facts {
     pub transferred: Transferred,
     /// How memory goes over.
     pub strategy: Option<Choice>,
+    /// What it had when it was made ready.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// The rate at which its files went over, in bytes a second, where that was measured.
+    #[serde(default)]
+    pub bytes_per_s: Option<u64>,
+    /// How long it was expected to stand still, before it was frozen.
+    #[serde(default)]
+    pub expected_downtime_ms: Option<u64>,
     pub stall_ms: Option<f64>,
     pub stall_steps: Vec<StallStep>,
 }
@@ -54,8 +62,7 @@ pub struct Run {
     pub container: ContainerId,
     pub container_name: String,
     pub to: DestinationSpec,
-    /// How its memory is to go over; `None`: the best.
-    pub asked: Option<Strategy>,
+    pub terms: Terms,
     /// Its owner accepts that memory follows after it runs.
     pub allow_post_copy: bool,
     pub state: State,
@@ -152,6 +159,30 @@ pub struct MigrationRecord {
     pub can_be_cancelled: bool,
 }
 
+/// SQLite has no larger whole numbers; what is beyond them is as good as no limit.
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// How a migration was asked for.
+fn terms(row: &SqliteRow) -> Result<Terms, StoreError> {
+    let number = |column: &str| {
+        let found: Option<i64> = row.try_get(column)?;
+        Ok::<_, StoreError>(found.map(i64::unsigned_abs))
+    };
+    let strategy = match row.try_get::<Option<&str>, _>("strategy")? {
+        Some(text) => {
+            Some(serde_json::from_str(text).map_err(|error| corrupt("strategy", &error))?)
+        }
+        None => None,
+    };
+    Ok(Terms {
+        strategy,
+        max_downtime_ms: number("max_downtime_ms")?,
+        bandwidth_bytes_per_s: number("bandwidth_bytes_per_s")?,
+    })
+}
+
 impl Store {
     /// # Errors
     /// A duplicate, where the container is being moved already.
@@ -160,15 +191,17 @@ impl Store {
         let mut transaction = self.write().await?;
         sqlx::query(
             "INSERT INTO migrations
-                 (id, container, requested_by, destination, strategy, source, state, phase, facts,
-                  created_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 (id, container, requested_by, destination, strategy, max_downtime_ms,
+                  bandwidth_bytes_per_s, source, state, phase, facts, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(new.id.to_string())
         .bind(new.container.to_string())
         .bind(new.requested_by.to_string())
         .bind(to_json(&new.to)?)
-        .bind(new.strategy.as_ref().map(to_json).transpose()?)
+        .bind(new.terms.strategy.as_ref().map(to_json).transpose()?)
+        .bind(new.terms.max_downtime_ms.map(whole))
+        .bind(new.terms.bandwidth_bytes_per_s.map(whole))
         .bind(new.source.to_string())
         .bind(to_json(&state)?)
         .bind(state.phase().name())
@@ -273,12 +306,7 @@ impl Store {
             container: parsed(&row, "container")?,
             container_name: row.try_get("container_name")?,
             to: json(&row, "destination")?,
-            asked: match row.try_get::<Option<&str>, _>("strategy")? {
-                Some(text) => {
-                    Some(serde_json::from_str(text).map_err(|error| corrupt("strategy", &error))?)
-                }
-                None => None,
-            },
+            terms: terms(&row)?,
             allow_post_copy: row.try_get("allow_post_copy")?,
             state: json(&row, "state")?,
             facts: json(&row, "facts")?,

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::store::{StoreError, corrupt, json, parsed};
 
 use super::operator::needs_operator;
-use super::{Facts, MigrationRecord};
+use super::{Facts, MigrationRecord, terms};
 
 /// A state's name on the wire.
 pub fn wire_state(phase: Phase) -> MigrationState {
@@ -51,6 +51,7 @@ pub(super) fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
     let target: Option<&str> = row.try_get("target")?;
     let ended_at: Option<i64> = row.try_get("ended_at")?;
     let cancel_asked_at: Option<i64> = row.try_get("cancel_asked_at")?;
+    let terms = terms(row)?;
     let failure = state.cause().filter(|cause| !cause.cancelled);
     Ok(MigrationRecord {
         owner: parsed(row, "owner")?,
@@ -76,6 +77,9 @@ pub(super) fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
                 strategy: choice.strategy.into(),
                 reason: choice.reason,
             }),
+            max_downtime_ms: terms.max_downtime_ms,
+            bandwidth_bytes_per_s: terms.bandwidth_bytes_per_s,
+            expected_downtime_ms: facts.expected_downtime_ms,
             timings: facts.timings,
             transferred: facts.transferred,
             stall_ms: facts.stall_ms,

@@ -1,7 +1,7 @@
 //! The edges, as the control plane asks them.
 
 use carnet_api::agent::{
-    Container, CopiedAhead, Described, Facts, HandOver, HandedOver, MAKING_SURE, Order,
+    Container, CopiedAhead, CopyAhead, Described, Facts, HandOver, HandedOver, MAKING_SURE, Order,
     PlacedClaim, PrepareTarget, Prepared, Reading, Refusals, Restored,
 };
 use carnet_api::tls::Identity;
@@ -12,8 +12,8 @@ use ed25519_dalek::VerifyingKey;
 use rcgen::{CertificateParams, KeyPair};
 
 use super::{
-    Ask, Edges, FROZEN_MS, IMAGE_BYTES, Lost, MEMORY_BYTES, Machine, Process, ROOTFS_AHEAD_BYTES,
-    ROOTFS_DIFFERENCE_BYTES, Renewing, timed,
+    Ask, BYTES_PER_S, Edges, FROZEN_MS, IMAGE_BYTES, Lost, MEMORY_BYTES, Machine, Process,
+    ROOTFS_AHEAD_BYTES, ROOTFS_DIFFERENCE_BYTES, Renewing, timed,
 };
 
 impl Edges {
@@ -196,11 +196,16 @@ impl Agents for Edges {
         )
     }
 
-    fn copy_ahead<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, CopiedAhead> {
+    fn copy_ahead<'a>(
+        &'a self,
+        edge: &'a Endpoint,
+        asked: &'a CopyAhead,
+    ) -> Asked<'a, CopiedAhead> {
         Box::pin(
-            self.ask(edge, Ask::CopyAhead, Some(order), |_| CopiedAhead {
+            self.ask(edge, Ask::CopyAhead, Some(&asked.order), |_| CopiedAhead {
                 bytes: ROOTFS_AHEAD_BYTES,
                 passes: 2,
+                bytes_per_s: Some(BYTES_PER_S),
             }),
         )
     }

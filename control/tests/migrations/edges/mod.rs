@@ -26,6 +26,8 @@ use crate::plane::certificate_of;
 
 /// What a source sends, as it says.
 pub const ROOTFS_AHEAD_BYTES: u64 = 1_000;
+/// As fast as that went.
+pub const BYTES_PER_S: u64 = 1_000_000;
 pub const ROOTFS_DIFFERENCE_BYTES: u64 = 20;
 pub const IMAGE_BYTES: u64 = 300;
 /// How much memory a container has: enough for it to be worth following.
