@@ -1,7 +1,8 @@
 use std::net::SocketAddr;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use carnet_api::v1::{
     Contradiction, DetectedFacts, Edge, EnrolmentToken, Problem, RegisterEdge, Role,
@@ -19,10 +20,12 @@ use uuid::Uuid;
 
 use super::App;
 use super::access::Caller;
+use super::listing::Listing;
 use super::problem::{ApiError, Input, Named};
 use crate::clock;
 use crate::names::check_name;
 use crate::secret::Secret;
+use crate::store::listing::{Listed, Whose};
 use crate::store::{EdgeRecord, NewEdge, StoreError};
 
 /// How long an enrolment token is good for.
@@ -169,15 +172,26 @@ fn contradictions(declared: &Attributes, detected: &DetectedFacts) -> Vec<Contra
     found
 }
 
-/// The edges that the caller owns or may use.
+/// The edges that the caller owns or may use, as far as they are wanted.
+pub(crate) async fn listed(
+    app: &App,
+    caller: &Caller,
+    whose: Whose,
+    listing: &Listing,
+) -> Result<Listed<Edge>, ApiError> {
+    let search = listing.search()?;
+    let found = app.store.edges(&caller.into(), whose, &search).await?;
+    let items = found.items.into_iter().map(|edge| shown(caller, edge));
+    Ok(Listed {
+        items: items.collect(),
+        count: found.count,
+    })
+}
+
+/// All edges that the caller owns or may use.
 pub(crate) async fn all_visible(app: &App, caller: &Caller) -> Result<Vec<Edge>, ApiError> {
-    let shared = app.store.edges_shared_with(caller.account).await?;
-    let edges = app.store.edges().await?;
-    Ok(edges
-        .into_iter()
-        .filter(|edge| may_see(caller, edge, &shared))
-        .map(|edge| shown(caller, edge))
-        .collect())
+    let all = listed(app, caller, Whose::All, &Listing::default()).await?;
+    Ok(all.items)
 }
 
 /// One edge, if the caller may see it.
@@ -286,13 +300,21 @@ pub(crate) async fn distrust(app: &App, caller: &Caller, name: &str) -> Result<E
     own(app, caller, name).await
 }
 
-/// The edges that the caller owns or may use.
+/// The edges that the caller owns or may use, by name.
 #[utoipa::path(
     get, path = "/v1/edges", tag = "edges", operation_id = "list_edges",
-    responses((status = 200, body = Vec<Edge>))
+    params(Listing),
+    responses((status = 200, body = Vec<Edge>), (status = 400, body = Problem),
+              (status = 422, body = Problem))
 )]
-async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Edge>>, ApiError> {
-    Ok(Json(all_visible(&app, &caller).await?))
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Result<Json<Vec<Edge>>, ApiError> {
+    let Query(listing) = listing?;
+    let listed = listed(&app, &caller, Whose::All, &listing).await?;
+    Ok(Json(listed.items))
 }
 
 /// One edge.

@@ -1,12 +1,10 @@
-use std::collections::HashMap;
-
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use carnet_api::v1::{Consistency, LedgerEntry, Problem, ProvenEntry, Stay, Witness};
-use carnet_core::ids::{ContainerId, EdgeId};
+use carnet_core::ids::ContainerId;
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::tile::{Tile, bundle};
 use carnet_core::ledger::{
@@ -18,12 +16,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::listing::{MAX_LISTED, check_limit};
 use super::problem::{ApiError, Named};
 use crate::store::ledger::{EntryFilter, Numbered, SignedCheckpoint};
 
 /// How many entries are listed where it is not said.
 const LISTED: u32 = 100;
-const MAX_LISTED: u32 = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -168,15 +166,7 @@ fn shown(numbered: &Numbered) -> Result<LedgerEntry, ApiError> {
 /// Entries of the ledger, the oldest first.
 pub(crate) async fn find(app: &App, wanted: Wanted) -> Result<Vec<LedgerEntry>, ApiError> {
     let limit = wanted.limit.unwrap_or(LISTED);
-    if !(1..=MAX_LISTED).contains(&limit) {
-        let limit = limit.to_string();
-        return Err(ApiError::fault(
-            "limit",
-            &limit,
-            "out of range",
-            "1 to 1,000",
-        ));
-    }
+    check_limit(limit)?;
     let mut filter = EntryFilter {
         kind: wanted.kind,
         migration: wanted.migration,
@@ -250,21 +240,7 @@ pub(crate) async fn stays_of(app: &App, whereabouts: &Whereabouts) -> Result<Vec
             stays.take(numbered.number, &entry);
         }
     }
-    let names: HashMap<EdgeId, String> = app
-        .store
-        .edges()
-        .await?
-        .into_iter()
-        .map(|edge| (edge.id, edge.name))
-        .collect();
-    let containers: HashMap<ContainerId, String> = app
-        .store
-        .containers()
-        .await?
-        .into_iter()
-        .map(|record| (record.container.id, record.container.name))
-        .collect();
-    Ok(stays
+    let found: Vec<_> = stays
         .into_stays()
         .into_iter()
         .filter(|stay| {
@@ -276,11 +252,21 @@ pub(crate) async fn stays_of(app: &App, whereabouts: &Whereabouts) -> Result<Vec
                         .is_some_and(|country| country.eq_ignore_ascii_case(wanted))
                 })
         })
+        .collect();
+    let ids = found
+        .iter()
+        .flat_map(|stay| [stay.container.to_string(), stay.edge.to_string()]);
+    let names = app.store.names(&ids.collect()).await?;
+    Ok(found
+        .into_iter()
         .map(|stay| Stay {
             container: stay.container,
-            container_name: containers.get(&stay.container).cloned(),
+            container_name: names.get(&stay.container.to_string()).cloned(),
             edge: stay.edge,
-            edge_name: names.get(&stay.edge).cloned().unwrap_or_default(),
+            edge_name: names
+                .get(&stay.edge.to_string())
+                .cloned()
+                .unwrap_or_default(),
             country: stay.country().map(str::to_owned),
             generation: stay.generation,
             since_at_ms: stay.since,

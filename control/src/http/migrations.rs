@@ -24,15 +24,16 @@ use uuid::Uuid;
 use super::App;
 use super::access::Caller;
 use super::containers;
+use super::listing::Listing;
 use super::problem::{ApiError, Input, Named};
 use crate::clock;
+use crate::store::listing::Listed;
 use crate::store::migrations::{MigrationRecord, NewMigration, NotLost};
 
 /// The longest that a request may wait, in seconds.
 const MAX_WAIT_S: u64 = 600;
 /// How many migrations are listed where it is not said.
 const LISTED: u32 = 100;
-const MAX_LISTED: u32 = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -44,14 +45,18 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// Which migrations are listed.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Listing {
+pub(crate) struct Wanted {
     /// Only those of this container, name or id.
-    container: Option<String>,
+    pub container: Option<String>,
+    /// Only those in whose container's, source's or target's name this stands, whatever its case.
+    pub search: Option<String>,
+    /// Without so many of the first.
+    pub offset: Option<u32>,
     /// At most so many: 1 to 1,000; 100 where it is absent.
-    limit: Option<u32>,
+    pub limit: Option<u32>,
 }
 
 /// How long to wait for an end.
@@ -93,15 +98,27 @@ pub(crate) async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migr
 }
 
 /// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
-pub(crate) async fn all_visible(
+pub(crate) async fn listed(
     app: &App,
     caller: &Caller,
-    container: Option<&str>,
-    limit: u32,
-) -> Result<Vec<Migration>, ApiError> {
+    wanted: Wanted,
+) -> Result<Listed<Migration>, ApiError> {
     let owner = (!caller.sees_everything()).then_some(caller.account);
-    let records = app.store.migrations(owner, container, limit).await?;
-    Ok(records.into_iter().map(|record| record.migration).collect())
+    let listing = Listing {
+        search: wanted.search,
+        offset: wanted.offset,
+        limit: Some(wanted.limit.unwrap_or(LISTED)),
+    };
+    let container = wanted.container.as_deref();
+    let found = app
+        .store
+        .migrations(owner, container, &listing.search()?)
+        .await?;
+    let items = found.items.into_iter().map(|record| record.migration);
+    Ok(Listed {
+        items: items.collect(),
+        count: found.count,
+    })
 }
 
 /// Begins to move a container of the caller's.
@@ -159,27 +176,17 @@ pub(crate) async fn begin(
 /// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
 #[utoipa::path(
     get, path = "/v1/migrations", tag = "migrations", operation_id = "list_migrations",
-    params(Listing),
+    params(Wanted),
     responses((status = 200, body = Vec<Migration>), (status = 400, body = Problem),
               (status = 422, body = Problem))
 )]
 async fn list(
     State(app): State<App>,
     caller: Caller,
-    listing: Result<Query<Listing>, QueryRejection>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Vec<Migration>>, ApiError> {
-    let Query(listing) = listing?;
-    let limit = listing.limit.unwrap_or(LISTED);
-    if !(1..=MAX_LISTED).contains(&limit) {
-        return Err(ApiError::fault(
-            "limit",
-            &limit.to_string(),
-            "out of range",
-            "1 to 1,000",
-        ));
-    }
-    let container = listing.container.as_deref();
-    Ok(Json(all_visible(&app, &caller, container, limit).await?))
+    let Query(wanted) = wanted?;
+    Ok(Json(listed(&app, &caller, wanted).await?.items))
 }
 
 /// Asks for a move. The candidates are audited in turn, until one is permitted; the container

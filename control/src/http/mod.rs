@@ -12,6 +12,7 @@ mod enrolments;
 mod idempotency;
 mod keys;
 pub(crate) mod ledger;
+pub(crate) mod listing;
 pub(crate) mod migrations;
 pub mod openapi;
 pub mod problem;

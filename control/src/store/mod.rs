@@ -9,6 +9,7 @@ mod edges;
 mod enrolment;
 mod idempotency;
 pub mod ledger;
+pub mod listing;
 pub mod migrations;
 mod passwords;
 pub mod renewal;

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::access::Visitor;
 use super::form::{Field, Form, Kind};
 use super::page::{Frame, page, shown};
+use super::paging::{Asked, Paged, ROWS, cut};
 use super::words::{Sign, utc};
 use crate::http::App;
 use crate::http::ledger::{self, Wanted, Whereabouts};
@@ -76,18 +77,29 @@ struct EntryRow {
 }
 
 /// Ids and what they are called. Names are not in the ledger: they are told as they are now.
-async fn names(app: &App) -> Result<HashMap<String, String>, ApiError> {
-    let mut names = HashMap::new();
-    for edge in app.store.edges().await? {
-        names.insert(edge.id.to_string(), edge.name);
+async fn names(app: &App, entries: &[LedgerEntry]) -> Result<HashMap<String, String>, ApiError> {
+    let mut ids = BTreeSet::new();
+    for (field, value) in entries
+        .iter()
+        .filter_map(|entry| entry.entry.as_object())
+        .flatten()
+    {
+        match value {
+            Value::String(text) => {
+                ids.insert(text.clone());
+            }
+            Value::Object(of_kind) if field == "by" => {
+                ids.extend(
+                    of_kind
+                        .values()
+                        .filter_map(Value::as_str)
+                        .map(str::to_owned),
+                );
+            }
+            _ => {}
+        }
     }
-    for record in app.store.containers().await? {
-        names.insert(record.container.id.to_string(), record.container.name);
-    }
-    for account in app.store.accounts().await? {
-        names.insert(account.id.to_string(), account.name);
-    }
-    Ok(names)
+    Ok(app.store.names(&ids).await?)
 }
 
 fn entry_row(entry: &LedgerEntry, names: &HashMap<String, String>) -> EntryRow {
@@ -172,7 +184,7 @@ pub(super) async fn list(
         Ok(found) => (StatusCode::OK, form, found),
         Err(error) => (error.status(), form.refused(error)?, Vec::new()),
     };
-    let names = names(&app).await?;
+    let names = names(&app, &found).await?;
     let is_full = u32::try_from(found.len()).is_ok_and(|count| count == SHOWN);
     let listed = EntriesPage {
         frame: Frame::of(&visitor),
@@ -213,7 +225,10 @@ pub(super) async fn show(
         .map_err(|error| ApiError::internal(&error))?;
     shown(&EntryPage {
         frame: Frame::of(&visitor),
-        row: entry_row(&proven.entry, &names(&app).await?),
+        row: entry_row(
+            &proven.entry,
+            &names(&app, std::slice::from_ref(&proven.entry)).await?,
+        ),
         text,
         proof: proven.proof,
         checkpoint: proven.checkpoint,
@@ -226,6 +241,7 @@ pub(super) async fn show(
 pub(super) struct Where {
     container: String,
     country: String,
+    page: Option<u32>,
 }
 
 /// A stay in a list.
@@ -263,7 +279,7 @@ fn stay_row(stay: Stay) -> StayRow {
 struct StaysPage {
     frame: Frame,
     form: Form,
-    rows: Vec<StayRow>,
+    list: Paged<StayRow>,
 }
 
 pub(super) async fn stays(
@@ -288,10 +304,14 @@ pub(super) async fn stays(
         Ok(found) => (StatusCode::OK, form, found),
         Err(error) => (error.status(), form.refused(error)?, Vec::new()),
     };
+    let address = Asked::new("/stays")
+        .with("container", asked.container.as_str())
+        .with("country", asked.country.as_str())
+        .with_page("page", asked.page);
     let listed = StaysPage {
         frame: Frame::of(&visitor),
         form,
-        rows: found.into_iter().map(stay_row).collect(),
+        list: cut(&address, "page", asked.page, ROWS, found).map(stay_row),
     };
     page(status, &listed)
 }

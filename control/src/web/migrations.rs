@@ -1,15 +1,18 @@
 use askama::Template;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use carnet_api::v1::{
     Attempt, AttemptOutcome, CreateAudit, CreateMigration, DestinationSpec, Migration,
     MigrationState, NeedsOperator, Reason, Role, StallPlace, Strategy,
 };
+use serde::Deserialize;
 
 use super::access::Visitor;
 use super::containers::regions;
 use super::fields::Fields;
 use super::page::{Frame, page, shown};
+use super::paging::{Asked, Paged, listing, paged};
 use super::words::{Sign, Use, ago, bytes, milliseconds, utilization};
 use crate::clock;
 use crate::http::App;
@@ -18,8 +21,6 @@ use crate::http::ledger::{self, Wanted};
 use crate::http::problem::{ApiError, Named};
 use crate::http::{audits, containers, migrations};
 
-/// How many migrations are listed.
-const LISTED: u32 = 100;
 /// How many entries of a migration are listed.
 const ENTRIES: u32 = 200;
 
@@ -136,20 +137,46 @@ impl MigrationRow {
 #[template(path = "migrations.html")]
 struct MigrationsPage {
     frame: Frame,
-    rows: Vec<MigrationRow>,
+    search: String,
+    list: Paged<MigrationRow>,
     is_moving: bool,
+}
+
+/// Which part of the list is to be shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Part {
+    search: String,
+    page: Option<u32>,
 }
 
 pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
     caller: Caller,
+    part: Result<Query<Part>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let all = migrations::all_visible(&app, &caller, None, LISTED).await?;
+    let Query(part) = part?;
+    let asked = Asked::new("/migrations")
+        .with("search", part.search.as_str())
+        .with_page("page", part.page);
+    let listing = listing(&part.search, part.page);
+    let wanted = migrations::Wanted {
+        container: None,
+        search: listing.search,
+        offset: listing.offset,
+        limit: listing.limit,
+    };
+    let found = migrations::listed(&app, &caller, wanted).await?;
+    let list = paged(&asked, "page", part.page, found);
     shown(&MigrationsPage {
         frame: Frame::of(&visitor),
-        is_moving: all.iter().any(|migration| !migration.state.is_ended()),
-        rows: all.iter().map(MigrationRow::of).collect(),
+        search: part.search,
+        is_moving: list
+            .rows
+            .iter()
+            .any(|migration| !migration.state.is_ended()),
+        list: list.map(|migration| MigrationRow::of(&migration)),
     })
 }
 

@@ -17,6 +17,7 @@ mod ledger;
 mod live;
 mod migrations;
 mod page;
+mod paging;
 mod session;
 mod throttle;
 mod words;

@@ -65,7 +65,7 @@ impl Plane {
     async fn until_read(&self, count: usize, instant: UnixMillis) {
         let waiting = async {
             loop {
-                let edges = self.store.edges().await.unwrap();
+                let edges = self.edges().await;
                 let read = edges.iter().filter_map(|edge| edge.utilization.as_ref());
                 if read.filter(|read| read.read_at_ms >= instant).count() >= count {
                     return;
@@ -352,7 +352,7 @@ async fn a_fleet_larger_than_what_is_asked_at_a_time_is_seen_whole() {
         plane.enrol(edge).await;
     }
     plane.look().await;
-    let edges = plane.store.edges().await.unwrap();
+    let edges = plane.edges().await;
     let healthy = edges
         .iter()
         .filter(|edge| edge.health.state == HealthState::Healthy);

@@ -32,4 +32,5 @@ mod live;
 mod log_in;
 mod markup;
 mod migrations;
+mod paging;
 mod sessions;
