@@ -24,7 +24,10 @@ pub use edges::{
     Health, HealthState, NewShareKey, RedeemShareKey, RegisterEdge, ShareKey, UpdateAttributes,
     UtilizationReading,
 };
-pub use ledger::{Consistency, Keys, LedgerEntry, PermitKey, ProvenEntry, Stay, Witness};
+pub use ledger::{
+    Consistency, Keys, LedgerEntry, LedgerVerification, PermitKey, ProvenEntry, Stay, Witness,
+    WitnessedBy,
+};
 pub use migrations::{
     ChosenStrategy, CreateMigration, GiveUp, LostEdge, Migration, MigrationState, NeedsOperator,
     PhaseTiming, StallPlace, StallStep, Strategy, Transferred, Way,

@@ -56,6 +56,7 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, "/v1/ledger/entries/{number}", LEDGER_READERS),
     (Method::GET, "/v1/ledger/consistency", LEDGER_READERS),
     (Method::GET, "/v1/ledger/stays", LEDGER_READERS),
+    (Method::GET, "/v1/ledger/verification", LEDGER_READERS),
     (Method::GET, "/v1/ledger/witnesses", LEDGER_READERS),
     (Method::GET, "/v1/whoami", AnyAccount),
     (Method::GET, "/v1/tokens", AnyAccount),

@@ -18,6 +18,7 @@ pub mod openapi;
 pub mod problem;
 pub(crate) mod share_keys;
 mod tokens;
+pub(crate) mod verification;
 
 use std::sync::Arc;
 
@@ -70,6 +71,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(audits::routes())
         .merge(migrations::routes())
         .merge(ledger::routes())
+        .merge(verification::routes())
         .merge(keys::routes())
 }
 

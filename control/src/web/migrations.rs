@@ -272,7 +272,7 @@ async fn entries(
         limit: Some(ENTRIES),
         ..Wanted::default()
     };
-    let found = ledger::find(app, wanted).await?;
+    let found = ledger::find(app, &wanted).await?;
     let rows = found.into_iter().map(|entry| EntryRow {
         number: entry.number,
         kind: entry

@@ -11,6 +11,7 @@ mod account;
 mod asset;
 mod containers;
 mod edges;
+mod export;
 mod fields;
 mod form;
 mod ledger;
@@ -18,7 +19,9 @@ mod live;
 mod migrations;
 mod page;
 mod paging;
+mod permit;
 mod session;
+mod stays;
 mod throttle;
 mod words;
 
@@ -136,9 +139,12 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
             "/containers/{container}/move",
             get(migrations::move_form).post(migrations::begin),
         )
-        .route("/entries", get(ledger::list))
+        .route("/entries", get(ledger::list).post(ledger::verify))
+        .route("/entries.csv", get(export::csv))
+        .route("/entries.json", get(export::json))
         .route("/entries/{number}", get(ledger::show))
-        .route("/stays", get(ledger::stays))
+        .route("/entries/{number}/proof", get(ledger::proof))
+        .route("/stays", get(stays::list))
         .route("/migrations", get(migrations::list))
         .route("/migrations/{migration}", get(migrations::show))
         .route("/migrations/{migration}/cancel", post(migrations::cancel))

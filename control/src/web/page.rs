@@ -1,4 +1,5 @@
 use askama::Template;
+use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use carnet_api::v1::{Problem, Role};
@@ -97,6 +98,18 @@ pub(super) fn told(frame: Frame, problem: Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let told = ProblemPage { frame, problem };
     page(status, &told).unwrap_or_else(|_| status.into_response())
+}
+
+/// A file to be kept, and not shown in the browser.
+pub(super) fn download(name: &str, kind: &'static str, body: impl Into<Body>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{name}\""),
+        ),
+    ];
+    (headers, body.into()).into_response()
 }
 
 /// With the headers that say to a browser what a page may do. What is not to be kept is not.

@@ -137,6 +137,11 @@ impl Plane {
         self.data.path()
     }
 
+    /// What the control plane keeps.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// An account with a token of all its roles.
     pub async fn account(&self, name: &str, roles: &[Role]) -> Someone {
         let body = json!({"name": name, "roles": roles});
