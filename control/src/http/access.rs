@@ -136,6 +136,16 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
         MIGRATION_READERS,
     ),
     (
+        Method::GET,
+        "/v1/migrations/{migration}/entries",
+        MIGRATION_READERS,
+    ),
+    (
+        Method::GET,
+        "/v1/migrations/{migration}/entries/{number}",
+        MIGRATION_READERS,
+    ),
+    (
         Method::POST,
         "/v1/migrations/{migration}/cancel",
         Roles(&[Role::ContainerOwner, Role::Administrator]),

@@ -7,7 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use carnet_api::v1::{
-    ContainerRegistration, CreateMigration, GiveUp, LostEdge, Migration, Problem, Role, Strategy,
+    ContainerRegistration, CreateMigration, GiveUp, LedgerEntry, LostEdge, Migration, Problem,
+    ProvenEntry, Role, Strategy,
 };
 use carnet_core::ids::MigrationId;
 use carnet_core::migration::Phase;
@@ -23,9 +24,9 @@ use uuid::Uuid;
 
 use super::App;
 use super::access::Caller;
-use super::containers;
 use super::listing::Listing;
-use super::problem::{ApiError, Input, Named};
+use super::problem::{ApiError, Input, Named, NamedPair};
+use super::{containers, ledger};
 use crate::clock;
 use crate::store::listing::Listed;
 use crate::store::migrations::{MigrationRecord, NewMigration, NotLost};
@@ -40,6 +41,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list, create))
         .routes(routes!(show))
         .routes(routes!(events))
+        .routes(routes!(entries))
+        .routes(routes!(proven_entry))
         .routes(routes!(cancel))
         .routes(routes!(give_up))
 }
@@ -55,6 +58,17 @@ pub(crate) struct Wanted {
     pub search: Option<String>,
     /// Without so many of the first.
     pub offset: Option<u32>,
+    /// At most so many: 1 to 1,000; 100 where it is absent.
+    pub limit: Option<u32>,
+}
+
+/// Which of a migration's entries are listed.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct EntryPart {
+    /// From this number on.
+    pub from: Option<u64>,
     /// At most so many: 1 to 1,000; 100 where it is absent.
     pub limit: Option<u32>,
 }
@@ -119,6 +133,44 @@ pub(crate) async fn listed(
         items: items.collect(),
         count: found.count,
     })
+}
+
+/// What the ledger has of a migration that the caller may see, the oldest first. Of a container's
+/// owner it is what concerns their own move.
+pub(crate) async fn entries_of(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    part: &EntryPart,
+) -> Result<Vec<LedgerEntry>, ApiError> {
+    let migration = visible(app, caller, id).await?;
+    let wanted = ledger::Wanted {
+        migration: Some(migration.id.to_string()),
+        from: part.from,
+        limit: part.limit,
+        ..ledger::Wanted::default()
+    };
+    ledger::find(app, &wanted).await
+}
+
+/// One of these, with the proof that the ledger has it. Other entries answer as if they were not
+/// there.
+pub(crate) async fn prove_entry_of(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    number: &str,
+) -> Result<ProvenEntry, ApiError> {
+    let missing = || ApiError::not_found("entry of the migration", number);
+    let part = EntryPart {
+        from: Some(number.parse().map_err(|_| missing())?),
+        limit: Some(1),
+    };
+    let found = entries_of(app, caller, id, &part).await?;
+    match found.first() {
+        Some(entry) if Some(entry.number) == part.from => ledger::prove(app, number).await,
+        _ => Err(missing()),
+    }
 }
 
 /// Begins to move a container of the caller's.
@@ -284,6 +336,43 @@ async fn show(
     let news = app.migrations.news();
     let migration = visible(&app, &caller, &id).await?;
     Ok(Json(wait(&app, &caller, migration.id, news, limit).await?))
+}
+
+/// What the ledger has of a migration, the oldest first: its decisions, its permit, its phases. A
+/// container's owner reads of the ledger what concerns their own moves.
+#[utoipa::path(
+    get, path = "/v1/migrations/{migration}/entries", tag = "migrations",
+    operation_id = "list_migration_entries",
+    params(("migration" = String, Path, description = "Its id."), EntryPart),
+    responses((status = 200, body = Vec<LedgerEntry>), (status = 400, body = Problem),
+              (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+async fn entries(
+    State(app): State<App>,
+    Named(id): Named,
+    caller: Caller,
+    part: Result<Query<EntryPart>, QueryRejection>,
+) -> Result<Json<Vec<LedgerEntry>>, ApiError> {
+    let Query(part) = part?;
+    Ok(Json(entries_of(&app, &caller, &id, &part).await?))
+}
+
+/// One of a migration's entries, with the proof that the ledger has it.
+#[utoipa::path(
+    get, path = "/v1/migrations/{migration}/entries/{number}", tag = "migrations",
+    operation_id = "show_migration_entry",
+    params(
+        ("migration" = String, Path, description = "Its id."),
+        ("number" = String, Path, description = "The entry's number in the ledger."),
+    ),
+    responses((status = 200, body = ProvenEntry), (status = 404, body = Problem))
+)]
+async fn proven_entry(
+    State(app): State<App>,
+    NamedPair(id, number): NamedPair,
+    caller: Caller,
+) -> Result<Json<ProvenEntry>, ApiError> {
+    Ok(Json(prove_entry_of(&app, &caller, &id, &number).await?))
 }
 
 /// Cancels a migration of a container of the caller's, or, for an administrator, anyone's: it will

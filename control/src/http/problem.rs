@@ -302,6 +302,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
+/// Two of them, in the order in which they stand in a path.
+pub struct NamedPair(pub String, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedPair {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let named = Path::<(String, String)>::from_request_parts(parts, state).await;
+        named
+            .map(|Path((one, two))| Self(one, two))
+            .map_err(|_: PathRejection| ApiError::no_route(parts.uri.path()))
+    }
+}
+
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         Self::new(

@@ -113,6 +113,11 @@ pub const PAGES: &[(Method, &str, Access)] = &[
     (Method::GET, "/migrations", MIGRATION_READERS),
     (Method::GET, "/migrations/{migration}", MIGRATION_READERS),
     (
+        Method::GET,
+        "/migrations/{migration}/entries/{number}",
+        MIGRATION_READERS,
+    ),
+    (
         Method::POST,
         "/migrations/{migration}/cancel",
         CONTAINER_OWNER,

@@ -148,6 +148,10 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
         .route("/migrations", get(migrations::list))
         .route("/migrations/{migration}", get(migrations::show))
         .route("/migrations/{migration}/cancel", post(migrations::cancel))
+        .route(
+            "/migrations/{migration}/entries/{number}",
+            get(migrations::proof),
+        )
         .route_layer(middleware::from_fn_with_state(web.clone(), access::enforce))
         .route("/assets/{file}", get(asset::serve))
         .with_state(web)
