@@ -73,6 +73,7 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, "/v1/edges", READERS),
     (Method::POST, "/v1/edges", EDGE_OWNER),
     (Method::GET, "/v1/edges/{edge}", READERS),
+    (Method::GET, "/v1/edges/{edge}/utilization", READERS),
     (Method::PUT, "/v1/edges/{edge}/attributes", EDGE_OWNER),
     (
         Method::POST,

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use axum::Json;
@@ -6,7 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use carnet_api::v1::{
     Contradiction, DetectedFacts, Edge, EnrolmentToken, Problem, RegisterEdge, Role,
-    UpdateAttributes,
+    UpdateAttributes, UtilizationReading,
 };
 use carnet_core::ids::{EdgeId, EnrolmentId};
 use carnet_core::instant::UnixMillis;
@@ -37,6 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, register))
         .routes(routes!(show))
+        .routes(routes!(utilization))
         .routes(routes!(describe))
         .routes(routes!(create_enrolment_token))
         .routes(routes!(disenrol))
@@ -194,6 +196,15 @@ pub(crate) async fn all_visible(app: &App, caller: &Caller) -> Result<Vec<Edge>,
     Ok(all.items)
 }
 
+/// What was read of edges that the caller may see in the last hour.
+pub(crate) async fn history(
+    app: &App,
+    edges: &[Edge],
+) -> Result<HashMap<EdgeId, Vec<UtilizationReading>>, ApiError> {
+    let edges = edges.iter().map(|edge| edge.id).collect();
+    Ok(app.store.utilization_of(&edges, clock::now()).await?)
+}
+
 /// One edge, if the caller may see it.
 pub(crate) async fn one(app: &App, caller: &Caller, name: &str) -> Result<Edge, ApiError> {
     Ok(shown(caller, visible(app, caller, name).await?))
@@ -329,6 +340,23 @@ async fn show(
     caller: Caller,
 ) -> Result<Json<Edge>, ApiError> {
     Ok(Json(one(&app, &caller, &name).await?))
+}
+
+/// What was read of an edge's CPU and memory use in the last hour, the oldest first: one reading a
+/// minute at the most, none where the edge did not answer.
+#[utoipa::path(
+    get, path = "/v1/edges/{edge}/utilization", tag = "edges", operation_id = "show_edge_utilization",
+    params(("edge" = String, Path, description = "Its name or id.")),
+    responses((status = 200, body = Vec<UtilizationReading>), (status = 404, body = Problem))
+)]
+async fn utilization(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+) -> Result<Json<Vec<UtilizationReading>>, ApiError> {
+    let edge = one(&app, &caller, &name).await?;
+    let mut history = history(&app, std::slice::from_ref(&edge)).await?;
+    Ok(Json(history.remove(&edge.id).unwrap_or_default()))
 }
 
 /// Registers an edge. Its agent enrols with a token from `enrolment-tokens`.

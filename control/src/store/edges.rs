@@ -105,7 +105,8 @@ fn record(row: &SqliteRow) -> Result<EdgeRecord, StoreError> {
     })
 }
 
-fn utilization(row: &SqliteRow) -> Result<Option<UtilizationReading>, StoreError> {
+/// A reading, from columns named as those of `edge_sightings`.
+pub(super) fn utilization(row: &SqliteRow) -> Result<Option<UtilizationReading>, StoreError> {
     let (cpu, memory, read_at): (Option<i64>, Option<i64>, Option<i64>) = (
         row.try_get("cpu_hundredths")?,
         row.try_get("memory_hundredths")?,
@@ -233,7 +234,8 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Keeps what an edge's agent found on its machine.
+    /// Keeps what an edge's agent found on its machine; says whether that is something else than
+    /// before.
     ///
     /// # Errors
     /// Where the database does.
@@ -241,14 +243,16 @@ impl Store {
         &self,
         edge: EdgeId,
         detected: &DetectedFacts,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.write().await?;
-        sqlx::query("UPDATE edges SET detected = ? WHERE id = ?")
-            .bind(to_json(detected)?)
-            .bind(edge.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await
+        let done =
+            sqlx::query("UPDATE edges SET detected = ?1 WHERE id = ?2 AND detected IS NOT ?1")
+                .bind(to_json(detected)?)
+                .bind(edge.to_string())
+                .execute(&mut *transaction)
+                .await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// The edges whose living share key `account` has entered.

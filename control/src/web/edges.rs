@@ -1,10 +1,14 @@
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use carnet_api::v1::{CreateShareKey, DetectedFacts, Edge, RegisterEdge, ShareKey};
-use carnet_core::ids::ShareKeyId;
+use carnet_api::v1::{
+    CreateShareKey, DetectedFacts, Edge, RegisterEdge, ShareKey, UtilizationReading,
+};
+use carnet_core::ids::{EdgeId, ShareKeyId};
 use carnet_core::policy::{Attributes, Country, Frequency, Memory, attributes_from_json};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -14,6 +18,7 @@ use super::fields::Fields;
 use super::form::{Field, Form, Kind};
 use super::page::{Frame, Secret, page, shown};
 use super::paging::{Asked, Paged, listing, paged};
+use super::sparkline::{Sparkline, sparkline};
 use super::words::{self, Sign, Use, ago, lasting};
 use crate::clock;
 use crate::http::App;
@@ -33,11 +38,16 @@ pub(super) struct EdgeRow {
     pub since: String,
     pub problems: Vec<String>,
     pub utilization: Option<Use>,
+    /// Over the last hour.
+    pub cpu: Option<Sparkline>,
+    pub memory: Option<Sparkline>,
 }
 
 impl EdgeRow {
-    pub(super) fn of(edge: &Edge) -> Self {
+    /// With what was read of it in the last hour.
+    pub(super) fn of(edge: &Edge, history: &HashMap<EdgeId, Vec<UtilizationReading>>) -> Self {
         let now = clock::now();
+        let read = history.get(&edge.id).map_or(&[][..], Vec::as_slice);
         let declared = declared(edge);
         Self {
             name: edge.name.clone(),
@@ -54,6 +64,8 @@ impl EdgeRow {
                 .utilization
                 .as_ref()
                 .map(|reading| words::utilization(reading, now)),
+            cpu: sparkline("CPU", read, |reading| reading.cpu_percent, now),
+            memory: sparkline("Memory", read, |reading| reading.memory_percent, now),
         }
     }
 }
@@ -116,7 +128,9 @@ async fn edges_page(
     let own = edges::listed(app, caller, Whose::Own, &own).await?;
     let shared = listing(&part.search, part.shared);
     let shared = edges::listed(app, caller, Whose::Others, &shared).await?;
-    let row = |edge| EdgeRow::of(&edge);
+    let mut history = edges::history(app, &own.items).await?;
+    history.extend(edges::history(app, &shared.items).await?);
+    let row = |edge| EdgeRow::of(&edge, &history);
     Ok(EdgesPage {
         frame: Frame::of(visitor),
         search: part.search.clone(),
@@ -351,6 +365,7 @@ async fn edge_page(
     } else {
         Vec::new()
     };
+    let history = edges::history(app, std::slice::from_ref(&edge)).await?;
     let software = edge.detected.as_ref().map_or_else(Vec::new, |facts| {
         [
             ("Kernel", &facts.kernel),
@@ -363,7 +378,7 @@ async fn edge_page(
     });
     Ok(EdgePage {
         frame: Frame::of(visitor),
-        row: EdgeRow::of(&edge),
+        row: EdgeRow::of(&edge, &history),
         revision: edge.attributes_revision,
         is_own,
         enrolled: edge.enrolled,

@@ -21,6 +21,7 @@ mod page;
 mod paging;
 mod permit;
 mod session;
+mod sparkline;
 mod stays;
 mod throttle;
 mod words;

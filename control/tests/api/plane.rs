@@ -138,6 +138,7 @@ impl Plane {
     }
 
     /// What the control plane keeps.
+    #[allow(dead_code)] // The pages' tests use it.
     pub fn store(&self) -> &Store {
         &self.store
     }

@@ -69,6 +69,13 @@ async fn crowded() -> (Plane, Someone) {
         )
         .await;
     plane
+        .change(
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 59)
+             INSERT OR REPLACE INTO utilization_samples
+             SELECT id, i, i * 7777 % 10000, 9999, unixepoch() * 1000 - i * 60000 FROM n, edges",
+        )
+        .await;
+    plane
         .change(&format!(
             "{numbers} INSERT INTO migrations
                  (id, container, requested_by, destination, source, target, state, phase, facts,
