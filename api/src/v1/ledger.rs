@@ -24,6 +24,26 @@ pub struct PermitKey {
     pub certificate: String,
 }
 
+/// A key of the control plane's, as the ledger tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SigningKey {
+    /// What it signs: `permit` or `ledger`.
+    pub purpose: String,
+    /// SHA-256 of the public key, as statements name it (`kid`).
+    pub kid: String,
+    /// Ed25519, 32 bytes in hexadecimal digits.
+    pub public: String,
+    /// Since when it is in use.
+    #[schema(value_type = i64)]
+    pub since_at_ms: UnixMillis,
+    /// Until when it was; absent while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub until_at_ms: Option<UnixMillis>,
+    /// The number of the ledger's entry that says so.
+    pub entry: u64,
+}
+
 /// A witness that cosigns the ledger (C2SP tlog-witness).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Witness {

@@ -9,6 +9,7 @@ mod containers;
 mod edges;
 mod ledger;
 mod migrations;
+mod parts;
 mod problem;
 
 pub use accounts::{
@@ -25,12 +26,15 @@ pub use edges::{
     UtilizationReading,
 };
 pub use ledger::{
-    Consistency, Keys, LedgerEntry, LedgerVerification, PermitKey, ProvenEntry, Stay, Witness,
-    WitnessedBy,
+    Consistency, Keys, LedgerEntry, LedgerVerification, PermitKey, ProvenEntry, SigningKey, Stay,
+    Witness, WitnessedBy,
 };
 pub use migrations::{
     ChosenStrategy, CreateMigration, GiveUp, LostEdge, Migration, MigrationState, NeedsOperator,
     PhaseTiming, StallPlace, StallStep, Strategy, Transferred, Way,
+};
+pub use parts::{
+    AgentsPart, CertificateExpiry, CertificateOf, MigrationsPart, MonitorPart, Parts, StorePart,
 };
 pub use problem::{InputFault, Problem};
 

@@ -65,9 +65,19 @@ async fn create(
     caller: Caller,
     Input(asked): Input<CreateAccount>,
 ) -> Result<(StatusCode, Json<Account>), ApiError> {
+    let account = add(&app, &caller, asked).await?;
+    Ok((StatusCode::CREATED, Json(account)))
+}
+
+/// Makes an account, without a password.
+pub(crate) async fn add(
+    app: &App,
+    caller: &Caller,
+    asked: CreateAccount,
+) -> Result<Account, ApiError> {
     let new = checked(asked)?;
     let made = app.store.create_account(&new, caller.account).await;
-    Ok((StatusCode::CREATED, Json(made_of(new, made)?)))
+    made_of(new, made)
 }
 
 /// Makes an account for whoever asks for it, with a password.
@@ -157,23 +167,30 @@ async fn reset_password(
     Named(name): Named,
     caller: Caller,
 ) -> Result<(StatusCode, Json<NewPassword>), ApiError> {
+    let given = give_password(&app, &caller, &name).await?;
+    Ok((StatusCode::CREATED, Json(given)))
+}
+
+/// Gives an account a new password, in the place of the one before.
+pub(crate) async fn give_password(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+) -> Result<NewPassword, ApiError> {
     let account = app
         .store
-        .account(&name)
+        .account(name)
         .await?
-        .ok_or_else(|| ApiError::not_found("account", &name))?;
+        .ok_or_else(|| ApiError::not_found("account", name))?;
     let secret = Secret::new("", PASSWORD_BYTES).reveal();
     let hash = passwords::hash(secret.clone()).await?;
     app.store
         .set_password(account.id, &hash, caller.account, None, clock::now())
         .await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(NewPassword {
-            account: account.name,
-            secret,
-        }),
-    ))
+    Ok(NewPassword {
+        account: account.name,
+        secret,
+    })
 }
 
 /// Makes a token for an account.

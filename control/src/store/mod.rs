@@ -11,6 +11,7 @@ mod idempotency;
 pub mod ledger;
 pub mod listing;
 pub mod migrations;
+mod parts;
 mod passwords;
 pub mod renewal;
 mod sessions;

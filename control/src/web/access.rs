@@ -31,6 +31,8 @@ const READERS: Access = Roles(&[
 ]);
 /// The ledger holds everyone's policies.
 const LEDGER_READERS: Access = Roles(&[Role::Auditor, Role::Administrator]);
+const ADMINISTRATOR: Access = Roles(&[Role::Administrator]);
+const ACCOUNTS: Access = Roles(&[Role::Administrator, Role::Auditor]);
 const MIGRATION_READERS: Access =
     Roles(&[Role::ContainerOwner, Role::Auditor, Role::Administrator]);
 
@@ -110,6 +112,11 @@ pub const PAGES: &[(Method, &str, Access)] = &[
     (Method::GET, "/entries/{number}", LEDGER_READERS),
     (Method::GET, "/entries/{number}/proof", LEDGER_READERS),
     (Method::GET, "/stays", LEDGER_READERS),
+    (Method::GET, "/accounts", ACCOUNTS),
+    (Method::POST, "/accounts", ADMINISTRATOR),
+    (Method::POST, "/accounts/{account}/password", ADMINISTRATOR),
+    (Method::GET, "/admin", ADMINISTRATOR),
+    (Method::POST, "/admin/rotate-key", ADMINISTRATOR),
     (Method::GET, "/migrations", MIGRATION_READERS),
     (Method::GET, "/migrations/{migration}", MIGRATION_READERS),
     (

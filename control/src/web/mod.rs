@@ -8,6 +8,8 @@
 
 pub mod access;
 mod account;
+mod accounts;
+mod admin;
 mod asset;
 mod containers;
 mod edges;
@@ -146,6 +148,13 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
         .route("/entries/{number}", get(ledger::show))
         .route("/entries/{number}/proof", get(ledger::proof))
         .route("/stays", get(stays::list))
+        .route("/accounts", get(accounts::list).post(accounts::make))
+        .route(
+            "/accounts/{account}/password",
+            post(accounts::reset_password),
+        )
+        .route("/admin", get(admin::show))
+        .route("/admin/rotate-key", post(admin::rotate_key))
         .route("/migrations", get(migrations::list))
         .route("/migrations/{migration}", get(migrations::show))
         .route("/migrations/{migration}/cancel", post(migrations::cancel))
@@ -168,8 +177,10 @@ fn begin(caller: &Caller) -> &'static str {
         "/edges"
     } else if caller.is(Role::ContainerOwner) {
         "/containers"
+    } else if caller.is(Role::Administrator) {
+        "/admin"
     } else {
-        "/migrations"
+        "/entries"
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Frame {
     pub lends_edges: bool,
     pub owns_containers: bool,
     pub reads_everything: bool,
+    pub administers: bool,
     /// For each form.
     pub form_token: String,
     pub icon: String,
@@ -37,6 +38,7 @@ impl Default for Frame {
             lends_edges: false,
             owns_containers: false,
             reads_everything: false,
+            administers: false,
             form_token: String::new(),
             icon: asset::icon_path(),
             style: asset::style_path(),
@@ -53,6 +55,7 @@ impl Frame {
             name: caller.map(|caller| caller.name.clone()),
             lends_edges: is(Role::EdgeOwner),
             owns_containers: is(Role::ContainerOwner),
+            administers: is(Role::Administrator),
             reads_everything: caller.is_some_and(Caller::sees_everything),
             form_token: visitor.form_token.clone(),
             ..Self::default()

@@ -23,6 +23,7 @@ mod http;
 mod plane;
 
 mod access;
+mod admin;
 mod browser;
 mod containers;
 mod edges;
