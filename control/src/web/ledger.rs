@@ -23,8 +23,10 @@ use crate::http::ledger::{self, Wanted};
 use crate::http::problem::{ApiError, Named};
 use crate::http::verification;
 
-/// Decisions, and what became of them.
-const DECISIONS_AND_MOVES: &str = "decision,permit,migration,cancel,lost,refusal";
+/// What the page calls decisions, and what became of them.
+const MOVES: &str = "moves";
+/// The kinds that these are.
+const KINDS_OF_MOVES: &str = "decision,permit,migration,cancel,lost,refusal";
 
 /// Kinds of entries that are asked for often.
 const KINDS: [&str; 11] = [
@@ -105,7 +107,10 @@ impl Filter {
             return Err(ApiError::faults(faults));
         }
         Ok(Wanted {
-            kind: filled(&self.kind),
+            kind: match filled(&self.kind) {
+                Some(kind) if kind == MOVES => Some(KINDS_OF_MOVES.to_owned()),
+                kind => kind,
+            },
             container: filled(&self.container),
             owner: filled(&self.owner),
             edge: filled(&self.edge),
@@ -121,20 +126,14 @@ impl Filter {
     fn form(&self) -> Form {
         let mut kinds = vec![
             (String::new(), "every kind".to_owned()),
-            (
-                DECISIONS_AND_MOVES.to_owned(),
-                "decisions and moves".to_owned(),
-            ),
+            (MOVES.to_owned(), "decisions and moves".to_owned()),
         ];
         kinds.extend(KINDS.map(|kind| (kind.to_owned(), kind.to_owned())));
         let verdicts = [("", "any"), ("permit", "permitted"), ("deny", "denied")]
             .map(|(value, label)| (value.to_owned(), label.to_owned()))
             .to_vec();
-        let chosen = |name, label, choices: Vec<(String, String)>, value: &str| {
-            // A choice takes its value apart at commas, which stand in one of these.
-            let mut field = Field::new(name, label, Kind::Choice(choices));
-            field.value = value.to_owned();
-            field
+        let chosen = |name, label, choices, value: &str| {
+            Field::new(name, label, Kind::Choice(choices)).value(value)
         };
         let text = |name, label, hint: &str, value: &str| {
             Field::new(name, label, Kind::Text).value(value).hint(hint)
