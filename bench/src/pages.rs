@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use carnet_api::v1::{Account, Edge, NewApiToken, NewPassword, Role};
 use carnet_control::server::{Config, ServerError, run};
+use carnet_control::store::Store;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use reqwest::header::{COOKIE, ORIGIN, SET_COOKIE};
 use reqwest::redirect::Policy;
 use serde_json::json;
+use sqlx::sqlite::SqlitePoolOptions;
 use tempfile::TempDir;
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -36,6 +38,8 @@ pub enum PagesBenchError {
     File(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] reqwest::Error),
+    #[error("what is read of edges cannot be put into the database: {0}")]
+    Seen(#[from] sqlx::Error),
     #[error(transparent)]
     Server(#[from] ServerError),
     #[error("the control plane did not start")]
@@ -87,6 +91,7 @@ async fn compare(plane: &Plane) -> Result<Measured, PagesBenchError> {
         });
         let _: Edge = plane.post("/v1/edges", &owner.token, &asked).await?;
     }
+    plane.seen().await?;
     let nobody = plane.owner("nobody").await?;
     let pages = [
         ("no edge", "/edges", &nobody, "no edge yet"),
@@ -130,6 +135,7 @@ struct Owner {
 
 /// A control plane that runs in this process.
 struct Plane {
+    data: PathBuf,
     base: String,
     administrator: String,
     client: reqwest::Client,
@@ -172,6 +178,7 @@ impl Plane {
         };
         let authority = reqwest::Certificate::from_pem(&fs::read(data.join("authority.pem"))?)?;
         Ok(Self {
+            data,
             base: format!("https://{address}"),
             administrator: fs::read_to_string(token)?.trim().to_owned(),
             client: reqwest::Client::builder()
@@ -182,6 +189,31 @@ impl Plane {
             stop,
             task,
         })
+    }
+
+    /// Puts into the database what the monitor would have read of every edge in an hour: their
+    /// agents are not there.
+    async fn seen(&self) -> Result<(), PagesBenchError> {
+        let database = SqlitePoolOptions::new()
+            .connect_with(Store::settings(&self.data.join("carnet.db")))
+            .await?;
+        sqlx::query(
+            "INSERT INTO edge_sightings
+                 (edge, health, since, problems, cpu_hundredths, memory_hundredths, read_at)
+             SELECT id, 'healthy', 0, '[]', 1234, 5678, unixepoch() * 1000 FROM edges",
+        )
+        .execute(&database)
+        .await?;
+        sqlx::query(
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 59)
+             INSERT INTO utilization_samples
+                 (edge, minute, cpu_hundredths, memory_hundredths, read_at)
+             SELECT id, i, i * 777 % 10000, 5678, (unixepoch() - i * 60) * 1000 FROM n, edges",
+        )
+        .execute(&database)
+        .await?;
+        database.close().await;
+        Ok(())
     }
 
     async fn stop(self) -> Result<(), PagesBenchError> {
