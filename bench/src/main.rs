@@ -2,6 +2,7 @@
 
 mod handover;
 mod ledger;
+mod pages;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Part {
     /// The databases are made in the directory for temporary files (TMPDIR), which must be on a
     /// disk.
     Ledger,
+    /// Load the pages of an owner of 1,000 edges, and of one who has none.
+    Pages,
 }
 
 fn main() -> ExitCode {
@@ -61,5 +64,6 @@ fn measure(part: &Part) -> Result<String, Box<dyn Error>> {
             Ok(handover::measure(progress)?.to_string())
         }
         Part::Ledger => Ok(runtime.block_on(ledger::measure())?.to_string()),
+        Part::Pages => Ok(runtime.block_on(pages::measure())?.to_string()),
     }
 }

@@ -31,7 +31,7 @@ Examples:
     carnet migrate App1 --region B
   an auditor
     carnet ledger where App1
-    carnet ledger list --denied
+    carnet ledger list --verdict deny
     carnet ledger verify
   a witness, who is somebody else
     carnet witness run --state /var/lib/carnet-witness --listen 10.0.0.9:7710 --ledger KEY

@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use carnet_api::tls::{Authority, CONTROL_NAME, Identity, SIGNING_NAME, TlsError, edge_name};
 use carnet_core::ids::EdgeId;
@@ -75,6 +76,8 @@ pub enum AuthorityError {
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
+    /// When the certificate expires that was made last for the control plane; 0: none was.
+    control_expires_at: AtomicI64,
 }
 
 impl CertificateAuthority {
@@ -129,6 +132,7 @@ impl CertificateAuthority {
         Ok(Self {
             issuer: Issuer::from_ca_cert_pem(&certificate, key)?,
             certificate,
+            control_expires_at: AtomicI64::new(0),
         })
     }
 
@@ -168,7 +172,16 @@ impl CertificateAuthority {
         }
         let certificate = params.signed_by(&key, &self.issuer)?;
         let chain = format!("{}{}", certificate.pem(), self.certificate);
-        Ok(Identity::from_pem(&chain, &key.serialize_pem())?)
+        let identity = Identity::from_pem(&chain, &key.serialize_pem())?;
+        self.control_expires_at
+            .store(expires_at(now).0, Ordering::Relaxed);
+        Ok(identity)
+    }
+
+    /// When the certificate expires that was made last for the control plane; `None`: none was.
+    pub fn control_expires_at(&self) -> Option<UnixMillis> {
+        let expires_at = self.control_expires_at.load(Ordering::Relaxed);
+        (expires_at != 0).then_some(UnixMillis(expires_at))
     }
 
     /// A certificate, made at `now`, for the agent of `edge`, PEM, over the key in its request. Nothing else of

@@ -5,7 +5,8 @@
 //! says for how long. Nothing is decided by it; an audit asks the edge itself.
 //!
 //! At each look it also tells every agent the key that statements are signed with, where it has
-//! not been told, and takes what agents have refused into the ledger.
+//! not been told, takes what agents have refused into the ledger, and asks agents what they find on
+//! their machines: each when this process first meets it, and every hour.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,9 +24,12 @@ use crate::keys::PermitKey;
 use crate::store::sightings::{EdgeSighting, Watched};
 use crate::store::{Store, StoreError};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// How many edges are asked at a time.
 const AT_A_TIME: usize = 32;
+/// How often an agent is asked what it finds on its machine.
+const DETECT_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Looks after every edge, each `interval` and when `look_now` is notified, until dropped.
 pub async fn watch(
@@ -36,6 +40,7 @@ pub async fn watch(
     look_now: Arc<Notify>,
 ) {
     let mut told = Told::default();
+    let mut detected = Detected::default();
     let mut interval = tokio::time::interval(interval);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -45,7 +50,8 @@ pub async fn watch(
         }
         let looked = async {
             tell(&store, &agents, &key, &mut told).await?;
-            look(&store, &agents).await
+            let answered = look(&store, &agents).await?;
+            detect(&store, &agents, &mut detected, answered).await
         };
         if let Err(error) = looked.await {
             tracing::error!(%error, "the monitor cannot keep what it sees");
@@ -95,11 +101,58 @@ pub async fn tell(
     Ok(())
 }
 
-/// Looks once.
+/// When each agent has told what it finds on its machine, to this process.
+#[derive(Debug, Default)]
+pub struct Detected(HashMap<(EdgeId, Option<Fingerprint>), Instant>);
+
+/// Asks those of `edges` what their agents find on their machines that have not told it within the
+/// hour, or have another certificate since.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub async fn detect(
+    store: &Store,
+    agents: &Arc<dyn Agents>,
+    detected: &mut Detected,
+    edges: Vec<Endpoint>,
+) -> Result<(), StoreError> {
+    let now = Instant::now();
+    let is_due = |edge: &Endpoint| {
+        let told = detected.0.get(&(edge.edge, edge.certificate));
+        told.is_none_or(|told| now.duration_since(*told) >= DETECT_AGAIN)
+    };
+    let due: Vec<Endpoint> = edges.into_iter().filter(is_due).collect();
+    let asked = due.into_iter().map(|edge| {
+        let agents = agents.clone();
+        async move {
+            let answer = agents.facts(&edge).await;
+            (edge, answer)
+        }
+    });
+    let mut answers = stream::iter(asked).buffer_unordered(AT_A_TIME);
+    while let Some((edge, answer)) = answers.next().await {
+        match answer {
+            Ok(facts) => {
+                if store.set_detected(edge.edge, &facts.detected).await? {
+                    tracing::info!(edge = edge.name, "an edge's machine has changed");
+                }
+                // One that was enrolled anew may be another machine.
+                detected.0.retain(|(known, _), _| *known != edge.edge);
+                detected.0.insert((edge.edge, edge.certificate), now);
+            }
+            // At the next look again.
+            Err(error) => tracing::debug!(%error, "an agent did not tell what its machine is"),
+        }
+    }
+    Ok(())
+}
+
+/// Looks once; returns the edges that answered.
 ///
 /// # Errors
 /// Where the store cannot be read or written.
-pub async fn look(store: &Store, agents: &Arc<dyn Agents>) -> Result<(), StoreError> {
+pub async fn look(store: &Store, agents: &Arc<dyn Agents>) -> Result<Vec<Endpoint>, StoreError> {
+    let began = Instant::now();
     let mut watched: HashMap<EdgeId, Vec<Watched>> = HashMap::new();
     for container in store.watched_containers().await? {
         watched.entry(container.edge).or_default().push(container);
@@ -108,6 +161,7 @@ pub async fn look(store: &Store, agents: &Arc<dyn Agents>) -> Result<(), StoreEr
         let containers = watched.remove(&edge.edge).unwrap_or_default();
         look_at(agents.clone(), edge, containers)
     });
+    let mut answered = Vec::new();
     let mut seen = stream::iter(edges).buffer_unordered(AT_A_TIME);
     while let Some((edge, sighting, containers, refusals)) = seen.next().await {
         let now = clock::now();
@@ -116,8 +170,13 @@ pub async fn look(store: &Store, agents: &Arc<dyn Agents>) -> Result<(), StoreEr
         }
         store.see_containers(&containers, now).await?;
         enter(store, agents, &edge, refusals).await?;
+        if sighting.health != HealthState::Unreachable {
+            answered.push(edge);
+        }
     }
-    Ok(())
+    let took_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+    store.monitor_looked(clock::now(), took_ms).await?;
+    Ok(answered)
 }
 
 /// Takes refusals into the ledger, and then has the edge forget them. A crash in between: they

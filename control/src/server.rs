@@ -32,6 +32,7 @@ use crate::http::{App, router};
 use crate::keys::{self, KeyError, PermitKey, Purpose};
 use crate::migrate::{Limits, Migrations, Pace};
 use crate::secret::Secret;
+use crate::store::listing::Search;
 use crate::store::{NewAccount, NewToken, Store, StoreError};
 use crate::web::Address;
 use crate::witnesses::{WitnessAddress, Witnesses};
@@ -271,7 +272,7 @@ async fn open_store(data: &Path, ledger: LedgerSigner) -> Result<Store, ServerEr
 /// account is made: a crash in between leaves a token that is good for nothing, and the next
 /// start writes another over it.
 async fn first_start(data: &Path, store: &Store) -> Result<Option<PathBuf>, ServerError> {
-    if !store.accounts().await?.is_empty() {
+    if store.accounts(&Search::default()).await?.count > 0 {
         return Ok(None);
     }
     let path = data.join("administrator.token");

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use carnet_core::ids::{ContainerId, EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,26 @@ pub struct PermitKey {
     pub certificate: String,
 }
 
+/// A key of the control plane's, as the ledger tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SigningKey {
+    /// What it signs: `permit` or `ledger`.
+    pub purpose: String,
+    /// SHA-256 of the public key, as statements name it (`kid`).
+    pub kid: String,
+    /// Ed25519, 32 bytes in hexadecimal digits.
+    pub public: String,
+    /// Since when it is in use.
+    #[schema(value_type = i64)]
+    pub since_at_ms: UnixMillis,
+    /// Until when it was; absent while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub until_at_ms: Option<UnixMillis>,
+    /// The number of the ledger's entry that says so.
+    pub entry: u64,
+}
+
 /// A witness that cosigns the ledger (C2SP tlog-witness).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Witness {
@@ -33,6 +55,39 @@ pub struct Witness {
     /// How many entries the newest checkpoint has that it cosigned.
     pub cosigned_size: u64,
     /// Why it has not cosigned the newest one; absent where nothing is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What the control plane found when it checked all of its own ledger. It is its own word: who
+/// does not want to believe it checks a copy, on another machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LedgerVerification {
+    /// The ledger's name.
+    pub origin: String,
+    /// How many entries it has, as its checkpoint says.
+    pub size: u64,
+    /// The root of its tree, as its checkpoint says, in base64; empty where that is not believed.
+    pub root: String,
+    /// How many entries of each kind were read.
+    pub kinds: BTreeMap<String, u64>,
+    /// Who was to cosign the checkpoint.
+    pub witnesses: Vec<WitnessedBy>,
+    /// All that is wrong; empty: nothing. At most 100.
+    pub faults: Vec<String>,
+    /// The checkpoint that was checked: a signed note, with its cosignatures.
+    pub checkpoint: String,
+}
+
+/// Whether a witness has cosigned a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WitnessedBy {
+    pub name: String,
+    /// When; absent where it has not, or not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub cosigned_at_ms: Option<UnixMillis>,
+    /// Why its cosignature does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

@@ -9,6 +9,7 @@ mod containers;
 mod edges;
 mod ledger;
 mod migrations;
+mod parts;
 mod problem;
 
 pub use accounts::{
@@ -24,10 +25,16 @@ pub use edges::{
     Health, HealthState, NewShareKey, RedeemShareKey, RegisterEdge, ShareKey, UpdateAttributes,
     UtilizationReading,
 };
-pub use ledger::{Consistency, Keys, LedgerEntry, PermitKey, ProvenEntry, Stay, Witness};
+pub use ledger::{
+    Consistency, Keys, LedgerEntry, LedgerVerification, PermitKey, ProvenEntry, SigningKey, Stay,
+    Witness, WitnessedBy,
+};
 pub use migrations::{
     ChosenStrategy, CreateMigration, GiveUp, LEAST_BANDWIDTH_BYTES_PER_S, LostEdge, Migration,
     MigrationState, NeedsOperator, PhaseTiming, StallPlace, StallStep, Strategy, Transferred, Way,
+};
+pub use parts::{
+    AgentsPart, CertificateExpiry, CertificateOf, MigrationsPart, MonitorPart, Parts, StorePart,
 };
 pub use problem::{InputFault, Problem};
 

@@ -1,7 +1,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use carnet_api::v1::{Keys, LedgerEntry, ProvenEntry, Stay, Witness};
+use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{
     Checkpoint, Entry, Event, LedgerVerifier, WitnessVerifier, check_inclusion, leaf_hash,
 };
@@ -24,6 +26,7 @@ Examples:
   carnet ledger where App1
   carnet ledger in de
   carnet ledger list --kind decision --container App1
+  carnet ledger list --verdict deny --country de --since 2026-11-01
   carnet ledger explain 42
   carnet ledger copy /srv/ledger
   carnet ledger verify /srv/ledger --key 'carnet/0a1b…+c3d4e5f6+AQ…' --kept /srv/checkpoint
@@ -117,21 +120,37 @@ struct KeyArgument {
 /// Which entries are listed.
 #[derive(Debug, Args)]
 struct Wanted {
-    /// decision, permit, migration, refusal, requirements, attributes, grant, key …
+    /// decision, permit, migration, refusal, requirements, attributes, grant, key …; may be given
+    /// several times
     #[arg(long)]
-    kind: Option<Reference>,
-    /// About this container, name or id
+    kind: Vec<Reference>,
+    /// About this container, name or id, and its migrations
     #[arg(long)]
     container: Option<Reference>,
+    /// About containers of this owner, name or id, and their migrations
+    #[arg(long)]
+    owner: Option<Reference>,
     /// About this edge, name or id
     #[arg(long)]
     edge: Option<Reference>,
     /// Of this migration
     #[arg(long)]
     migration: Option<Reference>,
-    /// Only decisions that denied
+    /// About an edge of which this country was declared then, two letters
     #[arg(long)]
-    denied: bool,
+    country: Option<Reference>,
+    /// About an edge of which this organization was declared then
+    #[arg(long)]
+    organization: Option<Reference>,
+    /// Only decisions that came out so
+    #[arg(long, value_enum)]
+    verdict: Option<Wish>,
+    /// From this instant on, UTC, e.g. 2026-11-24 or 2026-11-24T13:05:00
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    since: Option<UnixMillis>,
+    /// Before this instant
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    until: Option<UnixMillis>,
     /// From this number on
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     from: u64,
@@ -140,16 +159,49 @@ struct Wanted {
     limit: u32,
 }
 
+/// How decisions came out that are wanted.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Wish {
+    Permit,
+    Deny,
+}
+
+/// An instant as people write it: a day, or a day and a time.
+fn instant(text: &str) -> Result<UnixMillis, String> {
+    let whole = match text.len() {
+        10 => format!("{text}T00:00:00"),
+        _ => text.to_owned(),
+    };
+    let read = humantime::parse_rfc3339_weak(&whole).map_err(|error| error.to_string())?;
+    let since = read.duration_since(SystemTime::UNIX_EPOCH);
+    let millis = since.map_err(|error| error.to_string())?.as_millis();
+    i64::try_from(millis)
+        .map(UnixMillis)
+        .map_err(|error| error.to_string())
+}
+
 impl Wanted {
     fn query(&self) -> String {
         let mut query = format!("?from={}&limit={}", self.from, self.limit);
-        let kind = self.kind.as_ref().map(Reference::as_str);
-        let kind = if self.denied { Some("decision") } else { kind };
+        let kinds: Vec<&str> = self.kind.iter().map(Reference::as_str).collect();
+        let reference = |named: &Option<Reference>| named.as_ref().map(ToString::to_string);
         let named = [
-            ("kind", kind),
-            ("container", self.container.as_ref().map(Reference::as_str)),
-            ("edge", self.edge.as_ref().map(Reference::as_str)),
-            ("migration", self.migration.as_ref().map(Reference::as_str)),
+            ("kind", (!kinds.is_empty()).then(|| kinds.join(","))),
+            ("container", reference(&self.container)),
+            ("owner", reference(&self.owner)),
+            ("edge", reference(&self.edge)),
+            ("migration", reference(&self.migration)),
+            ("country", reference(&self.country)),
+            ("organization", reference(&self.organization)),
+            (
+                "verdict",
+                self.verdict.map(|wish| match wish {
+                    Wish::Permit => "permit".to_owned(),
+                    Wish::Deny => "deny".to_owned(),
+                }),
+            ),
+            ("since_ms", self.since.map(|at| at.0.to_string())),
+            ("until_ms", self.until.map(|at| at.0.to_string())),
         ];
         for (name, value) in named {
             if let Some(value) = value {
@@ -167,15 +219,7 @@ impl LedgerCommand {
             LedgerAction::List { wanted } => {
                 let session = Session::open(&self.client)?;
                 let path = format!("/v1/ledger/entries{}", wanted.query());
-                let mut entries = session.get::<Vec<LedgerEntry>>(&path).await?.value;
-                if wanted.denied {
-                    entries.retain(|entry| {
-                        entry
-                            .entry
-                            .get("verdict")
-                            .is_some_and(|verdict| verdict == "deny")
-                    });
-                }
+                let entries = session.get::<Vec<LedgerEntry>>(&path).await?.value;
                 let json = serde_json::to_value(&entries)
                     .map_err(|error| Failure::other(error.to_string()))?;
                 output.answer(&json, |surface| view::ledger::entries(&entries, surface))?;
@@ -405,4 +449,23 @@ async fn export(
     }?;
     write_stdout(text.trim_end())?;
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_read_as_people_write_them() {
+        for (text, expected) in [
+            ("1970-01-02", 86_400_000),
+            ("1970-01-01T01:00:00", 3_600_000),
+            ("1970-01-01 01:00:00", 3_600_000),
+        ] {
+            assert_eq!(instant(text), Ok(UnixMillis(expected)), "{text}");
+        }
+        for none in ["", "today", "1969-12-31", "2026-13-01"] {
+            assert!(instant(none).is_err(), "{none}");
+        }
+    }
 }

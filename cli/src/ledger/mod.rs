@@ -6,4 +6,4 @@ mod verify;
 
 pub use copy::copy;
 pub use source::Source;
-pub use verify::{Report, Verified, verify};
+pub use verify::{Verified, verify};

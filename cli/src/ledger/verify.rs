@@ -1,52 +1,17 @@
-use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use carnet_core::ledger::tile::{Tile, hashes, unbundle};
 use carnet_core::ledger::{
-    Auditor, Checkpoint, Entry, Growth, Hash, LedgerVerifier, Node, Nodes, WitnessVerifier, Wrong,
-    leaf_hash, prove_inclusion,
+    Checkpoint, LedgerVerifier, Nodes, Report, Verification, WitnessVerifier, prove_inclusion,
 };
-use serde::Serialize;
 
 use super::Source;
 use crate::failure::Failure;
 
-/// How many faults are told; what lies behind one is often the same again.
-const MAX_TOLD: usize = 100;
 /// How long a server's newest checkpoint is given to be cosigned.
 const COSIGNED_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is read meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// What a check of a whole ledger found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// The name of the ledger.
-    pub origin: String,
-    /// How many entries it has, as its checkpoint says.
-    pub size: u64,
-    /// The root of its tree, as its checkpoint says, in base64.
-    pub root: String,
-    /// How many entries of each kind were read.
-    pub kinds: BTreeMap<&'static str, u64>,
-    /// Which of the witnesses that were asked for have cosigned its checkpoint, by name, and
-    /// when, in seconds since the Unix epoch.
-    pub cosigned: BTreeMap<String, u64>,
-    /// All that is wrong; empty: nothing.
-    pub faults: Vec<String>,
-}
-
-impl Report {
-    pub fn is_sound(&self) -> bool {
-        self.faults.is_empty()
-    }
-
-    fn tell(&mut self, fault: String) {
-        if self.faults.len() < MAX_TOLD {
-            self.faults.push(fault);
-        }
-    }
-}
 
 /// A ledger that was read whole.
 pub struct Verified {
@@ -84,63 +49,23 @@ pub async fn verify(
     witnesses: &[WitnessVerifier],
 ) -> Result<Verified, Failure> {
     let note = newest(source, witnesses).await?;
-    let checkpoint = verifier
-        .open(&note)
+    let mut verification = Verification::begin(&note, verifier, earlier, witnesses)
         .map_err(|fault| Failure::other(format!("the checkpoint is not believed: {fault}")))?;
-    let mut replay = Replay {
-        report: Report {
-            origin: verifier.origin().to_owned(),
-            size: checkpoint.size,
-            root: checkpoint.root.to_string(),
-            kinds: BTreeMap::new(),
-            cosigned: BTreeMap::new(),
-            faults: Vec::new(),
-        },
-        entries: Vec::new(),
-        auditor: Auditor::default(),
-        growth: Growth::new(0, Nodes::default()),
-        earlier: earlier
-            .iter()
-            .map(|checkpoint| (checkpoint.size, checkpoint.root))
-            .collect(),
-    };
-    for checkpoint in earlier {
-        if checkpoint.size > replay.report.size {
-            replay.report.tell(format!(
-                "it has {} entries, and a checkpoint that was signed earlier had {}: it has been rolled back",
-                replay.report.size, checkpoint.size
-            ));
+    let entries = read_entries(source, &mut verification).await?;
+    for tile in Tile::all(verification.size()) {
+        if !matches!(tile, Tile::Entries { .. }) {
+            let bytes = source.read(&tile.path()).await?;
+            // What breaks off holds no hashes.
+            let published = bytes.map(|bytes| hashes(&bytes).unwrap_or_default());
+            verification.take_tile(&tile, published.as_deref());
         }
     }
-    for witness in witnesses {
-        match witness.cosigned_at(&note) {
-            Ok(at) => {
-                replay.report.cosigned.insert(witness.name().to_owned(), at);
-            }
-            Err(fault) => replay.report.tell(format!("its checkpoint: {fault}")),
-        }
-    }
-    replay.read_entries(source).await?;
-    replay.read_hashes(source).await?;
-    let key = replay.auditor.key("ledger").map(str::to_owned);
-    let expected = verifier.public();
-    if key.as_deref() != Some(expected.as_str()) {
-        replay
-            .report
-            .tell("its last entry of a ledger key does not name the key that signs it".to_owned());
-    }
-    let found = replay.growth.root().map_err(unexpected)?;
-    if replay.growth.size() == checkpoint.size && found != checkpoint.root {
-        replay.report.tell(format!(
-            "its entries have the root {found}, and its checkpoint says {}",
-            checkpoint.root
-        ));
-    }
+    let (report, nodes) = verification.end().map_err(unexpected)?;
     Ok(Verified {
-        report: replay.report,
+        report,
         note,
-        entries: replay.entries,
-        nodes: Nodes(replay.growth.grown().iter().copied().collect()),
+        entries,
+        nodes,
     })
 }
 
@@ -173,123 +98,64 @@ fn unexpected(fault: impl std::fmt::Display) -> Failure {
     Failure::other(format!("the tree cannot be computed: {fault}"))
 }
 
-struct Replay {
-    report: Report,
-    entries: Vec<Vec<u8>>,
-    auditor: Auditor,
-    growth: Growth,
-    /// Roots that were signed earlier, by size.
-    earlier: HashMap<u64, Hash>,
-}
-
-impl Replay {
-    async fn read_entries(&mut self, source: &Source) -> Result<(), Failure> {
-        let size = self.report.size;
-        for tile in Tile::all(size) {
-            let Tile::Entries { index, width } = tile else {
+/// Gives the entries to `verification`, as far as they can be read; returns them.
+async fn read_entries(
+    source: &Source,
+    verification: &mut Verification,
+) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut all = Vec::new();
+    for tile in Tile::all(verification.size()) {
+        let Tile::Entries { index, width } = tile else {
+            break;
+        };
+        let path = tile.path();
+        let Some(bytes) = source.read(&path).await? else {
+            verification.tell(format!("`{path}` is missing, and what comes behind it"));
+            break;
+        };
+        let entries = match unbundle(&bytes) {
+            Ok(entries) if entries.len() as u64 == width => entries,
+            Ok(entries) => {
+                let count = entries.len();
+                verification.tell(format!("`{path}` holds {count} entries instead of {width}"));
                 break;
-            };
-            let path = tile.path();
-            let Some(bytes) = source.read(&path).await? else {
-                self.report
-                    .tell(format!("`{path}` is missing, and what comes behind it"));
-                return Ok(());
-            };
-            let entries = match unbundle(&bytes) {
-                Ok(entries) if entries.len() as u64 == width => entries,
-                Ok(entries) => {
-                    self.report.tell(format!(
-                        "`{path}` holds {} entries instead of {width}",
-                        entries.len()
-                    ));
-                    return Ok(());
-                }
-                Err(fault) => {
-                    self.report.tell(format!("`{path}`: {fault}"));
-                    return Ok(());
-                }
-            };
-            // The hashes beside the entries show which of them is not what was entered.
-            let beside = Tile::Hashes {
-                level: 0,
-                index,
-                width,
-            };
-            let known = match source.read(&beside.path()).await? {
-                Some(bytes) => hashes(&bytes).unwrap_or_default(),
-                None => Vec::new(),
-            };
-            for (at, entry) in entries.into_iter().enumerate() {
-                self.take(entry, known.get(at))?;
             }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, bytes: &[u8], known: Option<&Hash>) -> Result<(), Failure> {
-        let hash = leaf_hash(bytes);
-        let number = self.growth.append(hash).map_err(unexpected)?;
-        if known != Some(&hash) {
-            self.report
-                .tell(format!("entry {number}: it is not what was entered there"));
-        }
-        self.entries.push(bytes.to_vec());
-        if let Ok(entry) = Entry::from_bytes(bytes) {
-            *self.report.kinds.entry(entry.kind()).or_default() += 1;
-        }
-        if let Err(Wrong { number, problem }) = self.auditor.take(bytes) {
-            self.report.tell(format!("entry {number}: {problem}"));
-        }
-        let size = self.growth.size();
-        if let Some(signed) = self.earlier.get(&size)
-            && self.growth.root().map_err(unexpected)? != *signed
-        {
-            self.report.tell(format!(
-                "its first {size} entries are not those of a checkpoint that was signed earlier: it has been rewritten"
-            ));
-        }
-        Ok(())
-    }
-
-    /// Every hash that is published is that of the entries.
-    async fn read_hashes(&mut self, source: &Source) -> Result<(), Failure> {
-        let size = self.report.size;
-        let computed: HashMap<Node, Hash> = self.growth.grown().iter().copied().collect();
-        for tile in Tile::all(size) {
-            let path = tile.path();
-            if matches!(tile, Tile::Entries { .. }) {
-                continue;
+            Err(fault) => {
+                verification.tell(format!("`{path}`: {fault}"));
+                break;
             }
-            let Some(bytes) = source.read(&path).await? else {
-                self.report.tell(format!("`{path}` is missing"));
-                continue;
-            };
-            let nodes = tile.nodes(size).unwrap_or_default();
-            let same = hashes(&bytes).is_ok_and(|found| {
-                found.len() == nodes.len()
-                    && nodes
-                        .iter()
-                        .zip(&found)
-                        .all(|(node, hash)| computed.get(node) == Some(hash))
-            });
-            if !same {
-                self.report
-                    .tell(format!("`{path}` does not hold the hashes of the entries"));
-            }
+        };
+        let beside = Tile::Hashes {
+            level: 0,
+            index,
+            width,
+        };
+        let published = match source.read(&beside.path()).await? {
+            Some(bytes) => hashes(&bytes).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        for (at, entry) in entries.into_iter().enumerate() {
+            verification
+                .take(entry, published.get(at))
+                .map_err(unexpected)?;
+            all.push(entry.to_vec());
         }
-        Ok(())
     }
+    Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::fs;
     use std::path::{Path, PathBuf};
 
     use carnet_core::ids::AccountId;
     use carnet_core::instant::UnixMillis;
     use carnet_core::ledger::tile::bundle;
-    use carnet_core::ledger::{Actor, Cosigner, Event, LedgerSigner};
+    use carnet_core::ledger::{
+        Actor, Cosigner, Entry, Event, Growth, Hash, LedgerSigner, Node, leaf_hash,
+    };
     use proptest::prelude::*;
     use uuid::Uuid;
 

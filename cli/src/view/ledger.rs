@@ -2,14 +2,14 @@ use std::fmt::Write as _;
 
 use carnet_api::v1::{LedgerEntry, ProvenEntry, Stay, Witness};
 use carnet_core::instant::UnixMillis;
-use carnet_core::ledger::{Decision, Entry, Event, leaf_hash};
+use carnet_core::ledger::{Decision, Entry, Event, Report, leaf_hash};
 use carnet_core::policy::{Reason, Verdict};
 use serde_json::json;
 
 use super::quantity::utc;
 use super::{details, table, written};
 use crate::failure::Failure;
-use crate::ledger::{Report, Verified};
+use crate::ledger::Verified;
 use crate::output::Surface;
 
 /// What an entry says, in one line.

@@ -50,12 +50,15 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, "/v1/openapi.json", Public),
     (Method::POST, "/v1/enrolments", Public),
     (Method::GET, "/v1/keys", Public),
+    (Method::GET, "/v1/keys/history", ACCOUNTS),
     (Method::POST, "/v1/keys/permit/rotate", ADMINISTRATOR),
+    (Method::GET, "/v1/parts", ACCOUNTS),
     (Method::GET, "/ledger/{*path}", LEDGER_READERS),
     (Method::GET, "/v1/ledger/entries", LEDGER_READERS),
     (Method::GET, "/v1/ledger/entries/{number}", LEDGER_READERS),
     (Method::GET, "/v1/ledger/consistency", LEDGER_READERS),
     (Method::GET, "/v1/ledger/stays", LEDGER_READERS),
+    (Method::GET, "/v1/ledger/verification", LEDGER_READERS),
     (Method::GET, "/v1/ledger/witnesses", LEDGER_READERS),
     (Method::GET, "/v1/whoami", AnyAccount),
     (Method::GET, "/v1/tokens", AnyAccount),
@@ -72,6 +75,7 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, "/v1/edges", READERS),
     (Method::POST, "/v1/edges", EDGE_OWNER),
     (Method::GET, "/v1/edges/{edge}", READERS),
+    (Method::GET, "/v1/edges/{edge}/utilization", READERS),
     (Method::PUT, "/v1/edges/{edge}/attributes", EDGE_OWNER),
     (
         Method::POST,
@@ -132,6 +136,16 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (
         Method::GET,
         "/v1/migrations/{migration}/events",
+        MIGRATION_READERS,
+    ),
+    (
+        Method::GET,
+        "/v1/migrations/{migration}/entries",
+        MIGRATION_READERS,
+    ),
+    (
+        Method::GET,
+        "/v1/migrations/{migration}/entries/{number}",
         MIGRATION_READERS,
     ),
     (

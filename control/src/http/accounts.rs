@@ -1,5 +1,6 @@
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use carnet_api::v1::{
     Account, CreateAccount, CreateApiToken, NewApiToken, NewPassword, Problem, Role,
@@ -10,10 +11,12 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::access::Caller;
+use super::listing::Listing;
 use super::problem::{ApiError, Input, Named};
 use super::{App, tokens};
 use crate::names::check_name;
 use crate::secret::Secret;
+use crate::store::listing::Listed;
 use crate::store::{NewAccount, StoreError};
 use crate::{clock, passwords};
 
@@ -28,13 +31,24 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(whoami))
 }
 
-/// Every account.
+/// Accounts, as far as they are wanted.
+pub(crate) async fn listed(app: &App, listing: &Listing) -> Result<Listed<Account>, ApiError> {
+    Ok(app.store.accounts(&listing.search()?).await?)
+}
+
+/// Every account, by name.
 #[utoipa::path(
     get, path = "/v1/accounts", tag = "accounts", operation_id = "list_accounts",
-    responses((status = 200, body = Vec<Account>))
+    params(Listing),
+    responses((status = 200, body = Vec<Account>), (status = 400, body = Problem),
+              (status = 422, body = Problem))
 )]
-async fn list(State(app): State<App>) -> Result<Json<Vec<Account>>, ApiError> {
-    Ok(Json(app.store.accounts().await?))
+async fn list(
+    State(app): State<App>,
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Result<Json<Vec<Account>>, ApiError> {
+    let Query(listing) = listing?;
+    Ok(Json(listed(&app, &listing).await?.items))
 }
 
 /// Makes an account.
@@ -51,9 +65,19 @@ async fn create(
     caller: Caller,
     Input(asked): Input<CreateAccount>,
 ) -> Result<(StatusCode, Json<Account>), ApiError> {
+    let account = add(&app, &caller, asked).await?;
+    Ok((StatusCode::CREATED, Json(account)))
+}
+
+/// Makes an account, without a password.
+pub(crate) async fn add(
+    app: &App,
+    caller: &Caller,
+    asked: CreateAccount,
+) -> Result<Account, ApiError> {
     let new = checked(asked)?;
     let made = app.store.create_account(&new, caller.account).await;
-    Ok((StatusCode::CREATED, Json(made_of(new, made)?)))
+    made_of(new, made)
 }
 
 /// Makes an account for whoever asks for it, with a password.
@@ -143,23 +167,30 @@ async fn reset_password(
     Named(name): Named,
     caller: Caller,
 ) -> Result<(StatusCode, Json<NewPassword>), ApiError> {
+    let given = give_password(&app, &caller, &name).await?;
+    Ok((StatusCode::CREATED, Json(given)))
+}
+
+/// Gives an account a new password, in the place of the one before.
+pub(crate) async fn give_password(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+) -> Result<NewPassword, ApiError> {
     let account = app
         .store
-        .account(&name)
+        .account(name)
         .await?
-        .ok_or_else(|| ApiError::not_found("account", &name))?;
+        .ok_or_else(|| ApiError::not_found("account", name))?;
     let secret = Secret::new("", PASSWORD_BYTES).reveal();
     let hash = passwords::hash(secret.clone()).await?;
     app.store
         .set_password(account.id, &hash, caller.account, None, clock::now())
         .await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(NewPassword {
-            account: account.name,
-            secret,
-        }),
-    ))
+    Ok(NewPassword {
+        account: account.name,
+        secret,
+    })
 }
 
 /// Makes a token for an account.

@@ -1,5 +1,6 @@
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use carnet_api::v1::{
     AllowPostCopy, Claim, Container, ContainerRegistration, Problem, RegisterContainer, Role,
@@ -18,9 +19,11 @@ use uuid::Uuid;
 use super::App;
 use super::access::Caller;
 use super::edges::usable;
+use super::listing::Listing;
 use super::problem::{ApiError, Input, Named};
 use crate::names::check_name;
 use crate::secret::Secret;
+use crate::store::listing::{Listed, Whose};
 use crate::store::{ContainerRecord, NewContainer};
 use crate::{clock, secret};
 
@@ -87,14 +90,21 @@ pub(crate) async fn owned(
     Ok(record.container)
 }
 
-/// The caller's containers; for an edge owner, those on the owner's edges.
-pub(crate) async fn all_visible(app: &App, caller: &Caller) -> Result<Vec<Container>, ApiError> {
-    let containers = app.store.containers().await?;
-    Ok(containers
-        .into_iter()
-        .filter(|record| may_see(caller, record))
-        .map(|record| record.container)
-        .collect())
+/// The caller's containers, and for an edge owner those on the owner's edges, as far as they are
+/// wanted.
+pub(crate) async fn listed(
+    app: &App,
+    caller: &Caller,
+    whose: Whose,
+    listing: &Listing,
+) -> Result<Listed<Container>, ApiError> {
+    let search = listing.search()?;
+    let found = app.store.containers(&caller.into(), whose, &search).await?;
+    let items = found.items.into_iter().map(|record| record.container);
+    Ok(Listed {
+        items: items.collect(),
+        count: found.count,
+    })
 }
 
 /// One container, if the caller may see it.
@@ -287,13 +297,21 @@ fn anothers(name: &str) -> ApiError {
     ))
 }
 
-/// The caller's containers; for an edge owner, those on the owner's edges.
+/// The caller's containers; for an edge owner, those on the owner's edges. By name.
 #[utoipa::path(
     get, path = "/v1/containers", tag = "containers", operation_id = "list_containers",
-    responses((status = 200, body = Vec<Container>))
+    params(Listing),
+    responses((status = 200, body = Vec<Container>), (status = 400, body = Problem),
+              (status = 422, body = Problem))
 )]
-async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Container>>, ApiError> {
-    Ok(Json(all_visible(&app, &caller).await?))
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Result<Json<Vec<Container>>, ApiError> {
+    let Query(listing) = listing?;
+    let listed = listed(&app, &caller, Whose::All, &listing).await?;
+    Ok(Json(listed.items))
 }
 
 /// One container.

@@ -1,11 +1,13 @@
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use carnet_api::v1::{
     Contradiction, DetectedFacts, Edge, EnrolmentToken, Problem, RegisterEdge, Role,
-    UpdateAttributes,
+    UpdateAttributes, UtilizationReading,
 };
 use carnet_core::ids::{EdgeId, EnrolmentId};
 use carnet_core::instant::UnixMillis;
@@ -19,10 +21,12 @@ use uuid::Uuid;
 
 use super::App;
 use super::access::Caller;
+use super::listing::Listing;
 use super::problem::{ApiError, Input, Named};
 use crate::clock;
 use crate::names::check_name;
 use crate::secret::Secret;
+use crate::store::listing::{Listed, Whose};
 use crate::store::{EdgeRecord, NewEdge, StoreError};
 
 /// How long an enrolment token is good for.
@@ -34,6 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, register))
         .routes(routes!(show))
+        .routes(routes!(utilization))
         .routes(routes!(describe))
         .routes(routes!(create_enrolment_token))
         .routes(routes!(disenrol))
@@ -169,15 +174,35 @@ fn contradictions(declared: &Attributes, detected: &DetectedFacts) -> Vec<Contra
     found
 }
 
-/// The edges that the caller owns or may use.
+/// The edges that the caller owns or may use, as far as they are wanted.
+pub(crate) async fn listed(
+    app: &App,
+    caller: &Caller,
+    whose: Whose,
+    listing: &Listing,
+) -> Result<Listed<Edge>, ApiError> {
+    let search = listing.search()?;
+    let found = app.store.edges(&caller.into(), whose, &search).await?;
+    let items = found.items.into_iter().map(|edge| shown(caller, edge));
+    Ok(Listed {
+        items: items.collect(),
+        count: found.count,
+    })
+}
+
+/// All edges that the caller owns or may use.
 pub(crate) async fn all_visible(app: &App, caller: &Caller) -> Result<Vec<Edge>, ApiError> {
-    let shared = app.store.edges_shared_with(caller.account).await?;
-    let edges = app.store.edges().await?;
-    Ok(edges
-        .into_iter()
-        .filter(|edge| may_see(caller, edge, &shared))
-        .map(|edge| shown(caller, edge))
-        .collect())
+    let all = listed(app, caller, Whose::All, &Listing::default()).await?;
+    Ok(all.items)
+}
+
+/// What was read of edges that the caller may see in the last hour.
+pub(crate) async fn history(
+    app: &App,
+    edges: &[Edge],
+) -> Result<HashMap<EdgeId, Vec<UtilizationReading>>, ApiError> {
+    let edges = edges.iter().map(|edge| edge.id).collect();
+    Ok(app.store.utilization_of(&edges, clock::now()).await?)
 }
 
 /// One edge, if the caller may see it.
@@ -286,13 +311,21 @@ pub(crate) async fn distrust(app: &App, caller: &Caller, name: &str) -> Result<E
     own(app, caller, name).await
 }
 
-/// The edges that the caller owns or may use.
+/// The edges that the caller owns or may use, by name.
 #[utoipa::path(
     get, path = "/v1/edges", tag = "edges", operation_id = "list_edges",
-    responses((status = 200, body = Vec<Edge>))
+    params(Listing),
+    responses((status = 200, body = Vec<Edge>), (status = 400, body = Problem),
+              (status = 422, body = Problem))
 )]
-async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Edge>>, ApiError> {
-    Ok(Json(all_visible(&app, &caller).await?))
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Result<Json<Vec<Edge>>, ApiError> {
+    let Query(listing) = listing?;
+    let listed = listed(&app, &caller, Whose::All, &listing).await?;
+    Ok(Json(listed.items))
 }
 
 /// One edge.
@@ -307,6 +340,23 @@ async fn show(
     caller: Caller,
 ) -> Result<Json<Edge>, ApiError> {
     Ok(Json(one(&app, &caller, &name).await?))
+}
+
+/// What was read of an edge's CPU and memory use in the last hour, the oldest first: one reading a
+/// minute at the most, none where the edge did not answer.
+#[utoipa::path(
+    get, path = "/v1/edges/{edge}/utilization", tag = "edges", operation_id = "show_edge_utilization",
+    params(("edge" = String, Path, description = "Its name or id.")),
+    responses((status = 200, body = Vec<UtilizationReading>), (status = 404, body = Problem))
+)]
+async fn utilization(
+    State(app): State<App>,
+    Named(name): Named,
+    caller: Caller,
+) -> Result<Json<Vec<UtilizationReading>>, ApiError> {
+    let edge = one(&app, &caller, &name).await?;
+    let mut history = history(&app, std::slice::from_ref(&edge)).await?;
+    Ok(Json(history.remove(&edge.id).unwrap_or_default()))
 }
 
 /// Registers an edge. Its agent enrols with a token from `enrolment-tokens`.

@@ -1,6 +1,6 @@
 use axum::Json;
 use axum::extract::State;
-use carnet_api::v1::{Keys, PermitKey, Problem};
+use carnet_api::v1::{Keys, PermitKey, Problem, SigningKey};
 use carnet_core::permit::key_id;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -12,6 +12,7 @@ use crate::keys::{KeyError, Purpose};
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(show))
+        .routes(routes!(history))
         .routes(routes!(rotate))
 }
 
@@ -47,6 +48,12 @@ async fn show(State(app): State<App>) -> Json<Keys> {
     )
 )]
 async fn rotate(State(app): State<App>) -> Result<Json<Keys>, ApiError> {
+    replace_permit_key(&app).await?;
+    Ok(Json(keys(&app)))
+}
+
+/// Replaces the key with which permits are signed.
+pub(crate) async fn replace_permit_key(app: &App) -> Result<(), ApiError> {
     let current = app.permit_key.rotate().map_err(|error| match error {
         KeyError::NotOurs(_) => ApiError::conflict(error.to_string()),
         other => ApiError::internal(&other),
@@ -57,5 +64,19 @@ async fn rotate(State(app): State<App>) -> Result<Json<Keys>, ApiError> {
         .await?;
     // Agents are told.
     app.look_now.notify_one();
-    Ok(Json(keys(&app)))
+    Ok(())
+}
+
+/// Every key that the control plane has signed with, the newest first.
+pub(crate) async fn all(app: &App) -> Result<Vec<SigningKey>, ApiError> {
+    Ok(app.store.signing_keys().await?)
+}
+
+/// Every key that statements and the ledger were signed with, the newest first; from the ledger.
+#[utoipa::path(
+    get, path = "/v1/keys/history", tag = "keys", operation_id = "list_signing_keys",
+    responses((status = 200, body = Vec<SigningKey>))
+)]
+async fn history(State(app): State<App>) -> Result<Json<Vec<SigningKey>>, ApiError> {
+    Ok(Json(all(&app).await?))
 }

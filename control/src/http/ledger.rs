@@ -1,29 +1,29 @@
-use std::collections::HashMap;
-
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use carnet_api::v1::{Consistency, LedgerEntry, Problem, ProvenEntry, Stay, Witness};
-use carnet_core::ids::{ContainerId, EdgeId};
+use carnet_core::ids::ContainerId;
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::tile::{Tile, bundle};
 use carnet_core::ledger::{
     Entry, Stays, consistency_nodes, inclusion_nodes, prove_consistency, prove_inclusion,
 };
+use carnet_core::policy::Country;
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::listing::{MAX_LISTED, check_limit};
 use super::problem::{ApiError, Named};
-use crate::store::ledger::{EntryFilter, Numbered, SignedCheckpoint};
+use crate::store::ledger::{EntryFilter, Numbered, SignedCheckpoint, Span};
 
 /// How many entries are listed where it is not said.
 const LISTED: u32 = 100;
-const MAX_LISTED: u32 = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -36,24 +36,35 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// Which entries are wanted.
-#[derive(Debug, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
-    /// `decision`, `permit`, `migration`, `refusal`, `requirements`, `attributes`, `grant` …
+    /// `decision`, `permit`, `migration`, `refusal`, `requirements`, `attributes`, `grant` …;
+    /// several, separated by commas: any of these.
     pub kind: Option<String>,
-    /// About this container, name or id.
+    /// About this container, name or id; with what concerns its migrations.
     pub container: Option<String>,
+    /// About containers of this owner, name or id; with what concerns their migrations.
+    pub owner: Option<String>,
     /// About this edge, name or id.
     pub edge: Option<String>,
     /// Of this migration.
     pub migration: Option<String>,
+    /// Decisions that came out so: `permit` or `deny`.
+    pub verdict: Option<String>,
+    /// About an edge of which this country was declared then, two letters.
+    pub country: Option<String>,
+    /// About an edge of which this organization was declared then.
+    pub organization: Option<String>,
     /// From this instant on, in milliseconds since the Unix epoch.
     pub since_ms: Option<i64>,
     /// Before this instant.
     pub until_ms: Option<i64>,
     /// From this number on.
     pub from: Option<u64>,
+    /// Before this number; without `from`, the last of those.
+    pub before: Option<u64>,
     /// At most so many: 1 to 1,000; 100 where it is absent.
     pub limit: Option<u32>,
 }
@@ -157,42 +168,90 @@ async fn file(State(app): State<App>, Named(path): Named) -> Result<Response, Ap
     Ok((StatusCode::OK, kind, bytes).into_response())
 }
 
-fn shown(numbered: &Numbered) -> Result<LedgerEntry, ApiError> {
-    Ok(LedgerEntry {
+/// An entry that somebody has made unreadable is shown as such: it is not to hide the others.
+fn shown(numbered: &Numbered) -> LedgerEntry {
+    let read = serde_json::from_slice(&numbered.bytes).ok();
+    let unreadable = || {
+        let text = String::from_utf8_lossy(&numbered.bytes);
+        serde_json::json!({"kind": "unreadable", "text": text})
+    };
+    LedgerEntry {
         number: numbered.number,
-        entry: serde_json::from_slice(&numbered.bytes)
-            .map_err(|error| ApiError::internal(&error))?,
+        entry: read.filter(Value::is_object).unwrap_or_else(unreadable),
+    }
+}
+
+/// What lets through the entries that are wanted.
+async fn filter(app: &App, wanted: &Wanted) -> Result<EntryFilter, ApiError> {
+    let mut faults = Vec::new();
+    let verdict = match wanted.verdict.as_deref() {
+        None => None,
+        Some("permit") => Some("permit"),
+        Some("deny") => Some("deny"),
+        Some(other) => {
+            let fault = ApiError::fault("verdict", other, "no verdict", "`permit` or `deny`");
+            faults.extend(fault.0.faults);
+            None
+        }
+    };
+    let country = match wanted.country.as_deref() {
+        None => None,
+        Some(code) => match Country::from_code(code) {
+            Some(country) => Some(country.code().to_owned()),
+            None => {
+                let allowed = "two letters of ISO 3166-1, such as `jp`";
+                let fault = ApiError::fault("country", code, "no such country", allowed);
+                faults.extend(fault.0.faults);
+                None
+            }
+        },
+    };
+    if !faults.is_empty() {
+        return Err(ApiError::faults(faults));
+    }
+    let kinds = wanted.kind.as_deref().map(|kinds| {
+        let kinds = kinds.split(',').map(|kind| kind.trim().to_owned());
+        kinds.collect()
+    });
+    Ok(EntryFilter {
+        kinds,
+        container: match &wanted.container {
+            Some(container) => Some(container_id(app, container).await?),
+            None => None,
+        },
+        owner: match &wanted.owner {
+            Some(owner) => {
+                let account = app.store.account(owner).await?;
+                let missing = || ApiError::not_found("account", owner);
+                Some(account.ok_or_else(missing)?.id)
+            }
+            None => None,
+        },
+        edge: match &wanted.edge {
+            Some(edge) => Some(edge_id(app, edge).await?),
+            None => None,
+        },
+        migration: wanted.migration.clone(),
+        verdict,
+        country,
+        organization: wanted.organization.clone(),
+        since: wanted.since_ms.map(UnixMillis),
+        until: wanted.until_ms.map(UnixMillis),
     })
 }
 
 /// Entries of the ledger, the oldest first.
-pub(crate) async fn find(app: &App, wanted: Wanted) -> Result<Vec<LedgerEntry>, ApiError> {
+pub(crate) async fn find(app: &App, wanted: &Wanted) -> Result<Vec<LedgerEntry>, ApiError> {
     let limit = wanted.limit.unwrap_or(LISTED);
-    if !(1..=MAX_LISTED).contains(&limit) {
-        let limit = limit.to_string();
-        return Err(ApiError::fault(
-            "limit",
-            &limit,
-            "out of range",
-            "1 to 1,000",
-        ));
-    }
-    let mut filter = EntryFilter {
-        kind: wanted.kind,
-        migration: wanted.migration,
-        since: wanted.since_ms.map(UnixMillis),
-        until: wanted.until_ms.map(UnixMillis),
-        ..EntryFilter::default()
+    check_limit(limit)?;
+    let filter = filter(app, wanted).await?;
+    let span = match (wanted.from, wanted.before) {
+        (Some(from), Some(before)) => Span::Between(from, before),
+        (None, Some(before)) => Span::Before(before),
+        (from, None) => Span::From(from.unwrap_or_default()),
     };
-    if let Some(container) = &wanted.container {
-        filter.container = Some(container_id(app, container).await?);
-    }
-    if let Some(edge) = &wanted.edge {
-        filter.edge = Some(edge_id(app, edge).await?);
-    }
-    let from = wanted.from.unwrap_or(0);
-    let found = app.store.find_entries(&filter, from, limit).await?;
-    found.iter().map(shown).collect()
+    let found = app.store.find_entries(&filter, span, limit).await?;
+    Ok(found.iter().map(shown).collect())
 }
 
 /// One entry, with the proof that the ledger has it.
@@ -210,7 +269,7 @@ pub(crate) async fn prove(app: &App, number: &str) -> Result<ProvenEntry, ApiErr
     let proof = prove_inclusion(checkpoint.size, parsed, &nodes)
         .map_err(|error| ApiError::internal(&error))?;
     Ok(ProvenEntry {
-        entry: shown(entry)?,
+        entry: shown(entry),
         text: String::from_utf8_lossy(&entry.bytes).into_owned(),
         proof: proof.iter().map(ToString::to_string).collect(),
         checkpoint: checkpoint.cosigned(),
@@ -250,21 +309,7 @@ pub(crate) async fn stays_of(app: &App, whereabouts: &Whereabouts) -> Result<Vec
             stays.take(numbered.number, &entry);
         }
     }
-    let names: HashMap<EdgeId, String> = app
-        .store
-        .edges()
-        .await?
-        .into_iter()
-        .map(|edge| (edge.id, edge.name))
-        .collect();
-    let containers: HashMap<ContainerId, String> = app
-        .store
-        .containers()
-        .await?
-        .into_iter()
-        .map(|record| (record.container.id, record.container.name))
-        .collect();
-    Ok(stays
+    let found: Vec<_> = stays
         .into_stays()
         .into_iter()
         .filter(|stay| {
@@ -276,11 +321,21 @@ pub(crate) async fn stays_of(app: &App, whereabouts: &Whereabouts) -> Result<Vec
                         .is_some_and(|country| country.eq_ignore_ascii_case(wanted))
                 })
         })
+        .collect();
+    let ids = found
+        .iter()
+        .flat_map(|stay| [stay.container.to_string(), stay.edge.to_string()]);
+    let names = app.store.names(&ids.collect()).await?;
+    Ok(found
+        .into_iter()
         .map(|stay| Stay {
             container: stay.container,
-            container_name: containers.get(&stay.container).cloned(),
+            container_name: names.get(&stay.container.to_string()).cloned(),
             edge: stay.edge,
-            edge_name: names.get(&stay.edge).cloned().unwrap_or_default(),
+            edge_name: names
+                .get(&stay.edge.to_string())
+                .cloned()
+                .unwrap_or_default(),
             country: stay.country().map(str::to_owned),
             generation: stay.generation,
             since_at_ms: stay.since,
@@ -306,7 +361,7 @@ async fn list(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Vec<LedgerEntry>>, ApiError> {
     let Query(wanted) = wanted?;
-    Ok(Json(find(&app, wanted).await?))
+    Ok(Json(find(&app, &wanted).await?))
 }
 
 /// One entry, with the proof that the ledger has it.

@@ -8,7 +8,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use carnet_api::v1::{
     ContainerRegistration, CreateMigration, GiveUp, InputFault, LEAST_BANDWIDTH_BYTES_PER_S,
-    LostEdge, Migration, Problem, Role, Strategy,
+    LedgerEntry, LostEdge, Migration, Problem, ProvenEntry, Role, Strategy,
 };
 use carnet_core::ids::MigrationId;
 use carnet_core::migration::{Phase, Terms};
@@ -24,35 +24,53 @@ use uuid::Uuid;
 
 use super::App;
 use super::access::Caller;
-use super::containers;
-use super::problem::{ApiError, Input, Named};
+use super::listing::Listing;
+use super::problem::{ApiError, Input, Named, NamedPair};
+use super::{containers, ledger};
 use crate::clock;
+use crate::store::listing::Listed;
 use crate::store::migrations::{MigrationRecord, NewMigration, NotLost};
 
 /// The longest that a request may wait, in seconds.
 const MAX_WAIT_S: u64 = 600;
 /// How many migrations are listed where it is not said.
 const LISTED: u32 = 100;
-const MAX_LISTED: u32 = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show))
         .routes(routes!(events))
+        .routes(routes!(entries))
+        .routes(routes!(proven_entry))
         .routes(routes!(cancel))
         .routes(routes!(give_up))
 }
 
 /// Which migrations are listed.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Listing {
+pub(crate) struct Wanted {
     /// Only those of this container, name or id.
-    container: Option<String>,
+    pub container: Option<String>,
+    /// Only those in whose container's, source's or target's name this stands, whatever its case.
+    pub search: Option<String>,
+    /// Without so many of the first.
+    pub offset: Option<u32>,
     /// At most so many: 1 to 1,000; 100 where it is absent.
-    limit: Option<u32>,
+    pub limit: Option<u32>,
+}
+
+/// Which of a migration's entries are listed.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct EntryPart {
+    /// From this number on.
+    pub from: Option<u64>,
+    /// At most so many: 1 to 1,000; 100 where it is absent.
+    pub limit: Option<u32>,
 }
 
 /// How long to wait for an end.
@@ -128,15 +146,65 @@ fn terms(asked: &CreateMigration) -> Result<Terms, ApiError> {
 }
 
 /// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
-pub(crate) async fn all_visible(
+pub(crate) async fn listed(
     app: &App,
     caller: &Caller,
-    container: Option<&str>,
-    limit: u32,
-) -> Result<Vec<Migration>, ApiError> {
+    wanted: Wanted,
+) -> Result<Listed<Migration>, ApiError> {
     let owner = (!caller.sees_everything()).then_some(caller.account);
-    let records = app.store.migrations(owner, container, limit).await?;
-    Ok(records.into_iter().map(|record| record.migration).collect())
+    let listing = Listing {
+        search: wanted.search,
+        offset: wanted.offset,
+        limit: Some(wanted.limit.unwrap_or(LISTED)),
+    };
+    let container = wanted.container.as_deref();
+    let found = app
+        .store
+        .migrations(owner, container, &listing.search()?)
+        .await?;
+    let items = found.items.into_iter().map(|record| record.migration);
+    Ok(Listed {
+        items: items.collect(),
+        count: found.count,
+    })
+}
+
+/// What the ledger has of a migration that the caller may see, the oldest first. Of a container's
+/// owner it is what concerns their own move.
+pub(crate) async fn entries_of(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    part: &EntryPart,
+) -> Result<Vec<LedgerEntry>, ApiError> {
+    let migration = visible(app, caller, id).await?;
+    let wanted = ledger::Wanted {
+        migration: Some(migration.id.to_string()),
+        from: part.from,
+        limit: part.limit,
+        ..ledger::Wanted::default()
+    };
+    ledger::find(app, &wanted).await
+}
+
+/// One of these, with the proof that the ledger has it. Other entries answer as if they were not
+/// there.
+pub(crate) async fn prove_entry_of(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    number: &str,
+) -> Result<ProvenEntry, ApiError> {
+    let missing = || ApiError::not_found("entry of the migration", number);
+    let part = EntryPart {
+        from: Some(number.parse().map_err(|_| missing())?),
+        limit: Some(1),
+    };
+    let found = entries_of(app, caller, id, &part).await?;
+    match found.first() {
+        Some(entry) if Some(entry.number) == part.from => ledger::prove(app, number).await,
+        _ => Err(missing()),
+    }
 }
 
 /// Begins to move a container of the caller's.
@@ -195,27 +263,17 @@ pub(crate) async fn begin(
 /// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
 #[utoipa::path(
     get, path = "/v1/migrations", tag = "migrations", operation_id = "list_migrations",
-    params(Listing),
+    params(Wanted),
     responses((status = 200, body = Vec<Migration>), (status = 400, body = Problem),
               (status = 422, body = Problem))
 )]
 async fn list(
     State(app): State<App>,
     caller: Caller,
-    listing: Result<Query<Listing>, QueryRejection>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Vec<Migration>>, ApiError> {
-    let Query(listing) = listing?;
-    let limit = listing.limit.unwrap_or(LISTED);
-    if !(1..=MAX_LISTED).contains(&limit) {
-        return Err(ApiError::fault(
-            "limit",
-            &limit.to_string(),
-            "out of range",
-            "1 to 1,000",
-        ));
-    }
-    let container = listing.container.as_deref();
-    Ok(Json(all_visible(&app, &caller, container, limit).await?))
+    let Query(wanted) = wanted?;
+    Ok(Json(listed(&app, &caller, wanted).await?.items))
 }
 
 /// Asks for a move. The candidates are audited in turn, until one is permitted; the container
@@ -313,6 +371,43 @@ async fn show(
     let news = app.migrations.news();
     let migration = visible(&app, &caller, &id).await?;
     Ok(Json(wait(&app, &caller, migration.id, news, limit).await?))
+}
+
+/// What the ledger has of a migration, the oldest first: its decisions, its permit, its phases. A
+/// container's owner reads of the ledger what concerns their own moves.
+#[utoipa::path(
+    get, path = "/v1/migrations/{migration}/entries", tag = "migrations",
+    operation_id = "list_migration_entries",
+    params(("migration" = String, Path, description = "Its id."), EntryPart),
+    responses((status = 200, body = Vec<LedgerEntry>), (status = 400, body = Problem),
+              (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+async fn entries(
+    State(app): State<App>,
+    Named(id): Named,
+    caller: Caller,
+    part: Result<Query<EntryPart>, QueryRejection>,
+) -> Result<Json<Vec<LedgerEntry>>, ApiError> {
+    let Query(part) = part?;
+    Ok(Json(entries_of(&app, &caller, &id, &part).await?))
+}
+
+/// One of a migration's entries, with the proof that the ledger has it.
+#[utoipa::path(
+    get, path = "/v1/migrations/{migration}/entries/{number}", tag = "migrations",
+    operation_id = "show_migration_entry",
+    params(
+        ("migration" = String, Path, description = "Its id."),
+        ("number" = String, Path, description = "The entry's number in the ledger."),
+    ),
+    responses((status = 200, body = ProvenEntry), (status = 404, body = Problem))
+)]
+async fn proven_entry(
+    State(app): State<App>,
+    NamedPair(id, number): NamedPair,
+    caller: Caller,
+) -> Result<Json<ProvenEntry>, ApiError> {
+    Ok(Json(prove_entry_of(&app, &caller, &id, &number).await?))
 }
 
 /// Cancels a migration of a container of the caller's, or, for an administrator, anyone's: it will

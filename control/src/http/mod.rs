@@ -10,13 +10,16 @@ pub(crate) mod containers;
 pub(crate) mod edges;
 mod enrolments;
 mod idempotency;
-mod keys;
+pub(crate) mod keys;
 pub(crate) mod ledger;
+pub(crate) mod listing;
 pub(crate) mod migrations;
 pub mod openapi;
+pub(crate) mod parts;
 pub mod problem;
 pub(crate) mod share_keys;
 mod tokens;
+pub(crate) mod verification;
 
 use std::sync::Arc;
 
@@ -69,7 +72,9 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(audits::routes())
         .merge(migrations::routes())
         .merge(ledger::routes())
+        .merge(verification::routes())
         .merge(keys::routes())
+        .merge(parts::routes())
 }
 
 /// The API, and the pages beside it.

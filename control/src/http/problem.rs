@@ -172,6 +172,8 @@ impl std::fmt::Display for ApiError {
     }
 }
 
+impl std::error::Error for ApiError {}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         Self::internal(&error)
@@ -296,6 +298,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         let named = Path::<String>::from_request_parts(parts, state).await;
         named
             .map(|Path(name)| Self(name))
+            .map_err(|_: PathRejection| ApiError::no_route(parts.uri.path()))
+    }
+}
+
+/// Two of them, in the order in which they stand in a path.
+pub struct NamedPair(pub String, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedPair {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let named = Path::<(String, String)>::from_request_parts(parts, state).await;
+        named
+            .map(|Path((one, two))| Self(one, two))
             .map_err(|_: PathRejection| ApiError::no_route(parts.uri.path()))
     }
 }

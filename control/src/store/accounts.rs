@@ -6,7 +6,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::ledger::Writing;
-use super::{NewToken, Store, StoreError, json, parsed, passwords, to_json};
+use super::listing::{Listed, Search};
+use super::{NewToken, Store, StoreError, json, parsed, passwords, to_json, unsigned};
 
 /// Roles as the ledger names them.
 pub(super) fn role_names(roles: &[Role]) -> Vec<String> {
@@ -81,17 +82,33 @@ impl Store {
         Ok(true)
     }
 
-    /// By name.
+    /// Accounts, by name. They are looked for by name and role.
     ///
     /// # Errors
     /// Where the database does.
-    pub async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
-        sqlx::query("SELECT * FROM accounts ORDER BY name")
+    pub async fn accounts(&self, search: &Search) -> Result<Listed<Account>, StoreError> {
+        let wanted = r"?1 IS NULL OR name LIKE ?1 ESCAPE '\' OR roles LIKE ?1 ESCAPE '\'";
+        let pattern = search.pattern();
+        let items =
+            format!("SELECT * FROM accounts WHERE {wanted} ORDER BY name LIMIT ?2 OFFSET ?3");
+        let items = sqlx::query(sqlx::AssertSqlSafe(items))
+            .bind(&pattern)
+            .bind(search.limit())
+            .bind(search.offset)
             .fetch_all(&self.pool)
             .await?
             .iter()
             .map(account)
-            .collect()
+            .collect::<Result<_, _>>()?;
+        let count = format!("SELECT count(*) AS count FROM accounts WHERE {wanted}");
+        let count = sqlx::query(sqlx::AssertSqlSafe(count))
+            .bind(&pattern)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(Listed {
+            items,
+            count: unsigned(&count, "count")?,
+        })
     }
 
     /// An account by its name or id.

@@ -6,6 +6,8 @@ use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::edges::bind;
+use super::listing::{Listed, Search, Sight, Whose};
 use super::{Store, StoreError, corrupt, json, parsed, to_json, unsigned};
 
 /// A container to be registered; pending until it is confirmed.
@@ -35,6 +37,18 @@ const SELECT: &str = "
     FROM containers JOIN edges ON edges.id = containers.edge
     LEFT JOIN container_sightings ON container_sightings.container = containers.id
     WHERE ";
+
+/// Containers that are seen, of those those that are wanted; ?1 to ?4: the sight.
+const WANTED: &str = r"
+    (?2 OR (?3 AND edges.owner = ?1) OR (?4 AND containers.owner = ?1))
+    AND (?5 IS NULL OR (?4 AND containers.owner = ?1) = ?5)
+    AND (?6 IS NULL OR containers.name LIKE ?6 ESCAPE '\'
+        OR (SELECT name FROM accounts WHERE id = containers.owner) LIKE ?6 ESCAPE '\'
+        OR edges.name LIKE ?6 ESCAPE '\'
+        OR json_extract(edges.attributes, '$.region') LIKE ?6 ESCAPE '\'
+        OR json_extract(edges.attributes, '$.location') IN (SELECT value FROM json_each(?7))
+        OR EXISTS (SELECT 1 FROM json_each(edges.attributes, '$.organizations')
+                   WHERE value LIKE ?6 ESCAPE '\'))";
 
 fn record(row: &SqliteRow) -> Result<ContainerRecord, StoreError> {
     let created_at_ms = UnixMillis(row.try_get("created_at")?);
@@ -137,18 +151,45 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Every container, by name.
+    /// Containers, by name: those that are seen and wanted. They are looked for by their name and
+    /// their owner's, and by name, region, country and organization of the edge that they are on.
     ///
     /// # Errors
     /// Where the database does.
-    pub async fn containers(&self) -> Result<Vec<ContainerRecord>, StoreError> {
-        let query = format!("{SELECT} 1 ORDER BY containers.name, containers.id");
-        sqlx::query(sqlx::AssertSqlSafe(query))
+    pub async fn containers(
+        &self,
+        sight: &Sight,
+        whose: Whose,
+        search: &Search,
+    ) -> Result<Listed<ContainerRecord>, StoreError> {
+        let (pattern, countries) = (search.pattern(), search.countries()?);
+        let bound = |query| {
+            bind(query, sight)
+                .bind(whose.is_own())
+                .bind(pattern.clone())
+                .bind(countries.clone())
+                .bind(search.limit())
+                .bind(search.offset)
+        };
+        let order = "ORDER BY containers.name, containers.id LIMIT ?8 OFFSET ?9";
+        let items = format!("{SELECT} {WANTED} {order}");
+        let items = bound(sqlx::query(sqlx::AssertSqlSafe(items)))
             .fetch_all(&self.pool)
             .await?
             .iter()
             .map(record)
-            .collect()
+            .collect::<Result<_, _>>()?;
+        let count = format!(
+            "SELECT count(*) AS count FROM containers JOIN edges ON edges.id = containers.edge
+             WHERE {WANTED}"
+        );
+        let count = bound(sqlx::query(sqlx::AssertSqlSafe(count)))
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(Listed {
+            items,
+            count: unsigned(&count, "count")?,
+        })
     }
 
     /// Containers of that name or id; a name may be used by several owners.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::listing::{Listed, Search, Sight, Whose};
 use super::{Store, StoreError, corrupt, json, parsed, to_json, unsigned};
 
 /// An edge to be registered.
@@ -44,6 +45,29 @@ const SELECT: &str = "
     FROM edges LEFT JOIN edge_sightings ON edge = edges.id
     WHERE ";
 
+/// Edges that are seen, of those those that are wanted; ?1 to ?4: the sight.
+const WANTED: &str = r"
+    (?2 OR (?3 AND edges.owner = ?1) OR (?4 AND edges.id IN
+        (SELECT edge FROM share_keys
+         WHERE grantee = ?1 AND redeemed_at IS NOT NULL AND revoked_at IS NULL)))
+    AND (?5 IS NULL OR (edges.owner = ?1) = ?5)
+    AND (?6 IS NULL OR edges.name LIKE ?6 ESCAPE '\'
+        OR json_extract(attributes, '$.region') LIKE ?6 ESCAPE '\'
+        OR json_extract(attributes, '$.location') IN (SELECT value FROM json_each(?7))
+        OR EXISTS (SELECT 1 FROM json_each(attributes, '$.organizations')
+                   WHERE value LIKE ?6 ESCAPE '\'))";
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// Binds who looks to the first four variables.
+pub(super) fn bind<'q>(query: Query<'q>, sight: &Sight) -> Query<'q> {
+    query
+        .bind(sight.account.to_string())
+        .bind(sight.sees_everything)
+        .bind(sight.is_edge_owner)
+        .bind(sight.is_container_owner)
+}
+
 fn record(row: &SqliteRow) -> Result<EdgeRecord, StoreError> {
     let created_at = UnixMillis(row.try_get("created_at")?);
     let enrolled_at: Option<i64> = row.try_get("enrolled_at")?;
@@ -81,7 +105,8 @@ fn record(row: &SqliteRow) -> Result<EdgeRecord, StoreError> {
     })
 }
 
-fn utilization(row: &SqliteRow) -> Result<Option<UtilizationReading>, StoreError> {
+/// A reading, from columns named as those of `edge_sightings`.
+pub(super) fn utilization(row: &SqliteRow) -> Result<Option<UtilizationReading>, StoreError> {
     let (cpu, memory, read_at): (Option<i64>, Option<i64>, Option<i64>) = (
         row.try_get("cpu_hundredths")?,
         row.try_get("memory_hundredths")?,
@@ -134,18 +159,41 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Every edge, by name.
+    /// Edges, by name: those that are seen and wanted. They are looked for by name, region, country
+    /// and organization.
     ///
     /// # Errors
     /// Where the database does.
-    pub async fn edges(&self) -> Result<Vec<EdgeRecord>, StoreError> {
-        let query = format!("{SELECT} 1 ORDER BY name");
-        sqlx::query(sqlx::AssertSqlSafe(query))
+    pub async fn edges(
+        &self,
+        sight: &Sight,
+        whose: Whose,
+        search: &Search,
+    ) -> Result<Listed<EdgeRecord>, StoreError> {
+        let (pattern, countries) = (search.pattern(), search.countries()?);
+        let bound = |query| {
+            bind(query, sight)
+                .bind(whose.is_own())
+                .bind(pattern.clone())
+                .bind(countries.clone())
+                .bind(search.limit())
+                .bind(search.offset)
+        };
+        let items = format!("{SELECT} {WANTED} ORDER BY name LIMIT ?8 OFFSET ?9");
+        let items = bound(sqlx::query(sqlx::AssertSqlSafe(items)))
             .fetch_all(&self.pool)
             .await?
             .iter()
             .map(record)
-            .collect()
+            .collect::<Result<_, _>>()?;
+        let count = format!("SELECT count(*) AS count FROM edges WHERE {WANTED}");
+        let count = bound(sqlx::query(sqlx::AssertSqlSafe(count)))
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(Listed {
+            items,
+            count: unsigned(&count, "count")?,
+        })
     }
 
     /// An edge by its name or id.
@@ -186,7 +234,8 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Keeps what an edge's agent found on its machine.
+    /// Keeps what an edge's agent found on its machine; says whether that is something else than
+    /// before.
     ///
     /// # Errors
     /// Where the database does.
@@ -194,14 +243,16 @@ impl Store {
         &self,
         edge: EdgeId,
         detected: &DetectedFacts,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.write().await?;
-        sqlx::query("UPDATE edges SET detected = ? WHERE id = ?")
-            .bind(to_json(detected)?)
-            .bind(edge.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await
+        let done =
+            sqlx::query("UPDATE edges SET detected = ?1 WHERE id = ?2 AND detected IS NOT ?1")
+                .bind(to_json(detected)?)
+                .bind(edge.to_string())
+                .execute(&mut *transaction)
+                .await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// The edges whose living share key `account` has entered.

@@ -1,6 +1,7 @@
 //! The ledger's place in the store: entries, the tree's nodes, and the checkpoint. They grow in
 //! the transaction that does what they tell, or not at all.
 
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use carnet_core::ledger::{
     Unproven, frontier, leaf_hash,
 };
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use super::{Store, StoreError, corrupt, signed, unsigned};
@@ -211,14 +212,137 @@ fn numbered(row: &SqliteRow) -> Result<Numbered, StoreError> {
 /// Which entries are wanted; what is absent does not count.
 #[derive(Debug, Clone, Default)]
 pub struct EntryFilter {
-    pub kind: Option<String>,
+    /// Of one of these kinds.
+    pub kinds: Option<Vec<String>>,
+    /// About this container, or of a migration of it.
     pub container: Option<String>,
+    /// About a container of this owner, or of a migration of one.
+    pub owner: Option<AccountId>,
     pub edge: Option<String>,
     pub migration: Option<String>,
+    /// `permit` or `deny`.
+    pub verdict: Option<&'static str>,
+    /// About an edge of which this country was declared then.
+    pub country: Option<String>,
+    /// About an edge of which this organization was declared then.
+    pub organization: Option<String>,
     /// From this instant on.
     pub since: Option<UnixMillis>,
     /// Before this one.
     pub until: Option<UnixMillis>,
+}
+
+/// Where in the ledger entries are looked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Span {
+    /// The first of those from this number on.
+    From(u64),
+    /// The last of those before this number.
+    Before(u64),
+    /// The first of those from one number on and before another.
+    Between(u64, u64),
+}
+
+/// An entry's text, if it is JSON: what is not is found by who verifies the ledger, and keeps
+/// nobody from reading the rest.
+const TEXT: &str = "CASE WHEN json_valid(CAST(e.entry AS TEXT)) THEN CAST(e.entry AS TEXT) END";
+
+/// What had been declared of the edge that an entry is about: in a decision, what was audited; in a
+/// permit, what its decision says; else what was in force.
+const DECLARED: &str = "CASE
+    WHEN NOT json_valid(CAST(e.entry AS TEXT)) THEN NULL
+    WHEN e.kind = 'decision' THEN json_extract(CAST(e.entry AS TEXT), '$.attributes.policy')
+    WHEN e.kind = 'attributes' THEN json_extract(CAST(e.entry AS TEXT), '$.policy')
+    WHEN e.edge IS NOT NULL THEN
+        (SELECT json_extract(CAST(a.entry AS TEXT), '$.policy') FROM ledger_entries AS a
+         WHERE a.kind = 'attributes' AND a.edge = e.edge AND a.number < e.number
+             AND json_valid(CAST(a.entry AS TEXT))
+         ORDER BY a.number DESC LIMIT 1)
+    WHEN e.kind = 'permit' THEN
+        (SELECT json_extract(CAST(d.entry AS TEXT), '$.attributes.policy')
+         FROM ledger_entries AS d
+         WHERE d.migration = e.migration AND d.kind = 'decision' AND d.number < e.number
+             AND json_valid(CAST(d.entry AS TEXT))
+         ORDER BY d.number DESC LIMIT 1)
+    END";
+
+/// The question for the entries that are wanted.
+fn wanted(
+    filter: &EntryFilter,
+    span: Span,
+    limit: u32,
+) -> Result<QueryBuilder<Sqlite>, StoreError> {
+    let mut query = QueryBuilder::new("");
+    if let Some(owner) = filter.owner {
+        query.push(
+            "WITH owned AS MATERIALIZED (SELECT container FROM ledger_entries
+                 WHERE kind = 'requirements' AND json_valid(CAST(entry AS TEXT))
+                     AND json_extract(CAST(entry AS TEXT), '$.owner') = ",
+        );
+        query.push_bind(owner.to_string()).push(") ");
+    }
+    query.push("SELECT number, entry FROM ledger_entries AS e WHERE ");
+    match span {
+        Span::From(from) => query.push("number >= ").push_bind(signed(from)),
+        Span::Before(before) => query.push("number < ").push_bind(signed(before)),
+        Span::Between(from, before) => query
+            .push("number >= ")
+            .push_bind(signed(from))
+            .push(" AND number < ")
+            .push_bind(signed(before)),
+    };
+    if let Some(kinds) = &filter.kinds {
+        query.push(" AND kind IN (SELECT value FROM json_each(");
+        query.push_bind(super::to_json(kinds)?).push("))");
+    }
+    if let Some(container) = &filter.container {
+        query
+            .push(" AND (container = ")
+            .push_bind(container.clone());
+        query.push(" OR migration IN (SELECT migration FROM ledger_entries WHERE container = ");
+        query.push_bind(container.clone()).push("))");
+    }
+    if filter.owner.is_some() {
+        query.push(
+            " AND (container IN owned OR migration IN
+                 (SELECT migration FROM ledger_entries WHERE container IN owned))",
+        );
+    }
+    for (column, value) in [("edge", &filter.edge), ("migration", &filter.migration)] {
+        if let Some(value) = value {
+            query
+                .push(format!(" AND {column} = "))
+                .push_bind(value.clone());
+        }
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND at >= ").push_bind(since.0);
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND at < ").push_bind(until.0);
+    }
+    if let Some(verdict) = filter.verdict {
+        query.push(format!(" AND json_extract({TEXT}, '$.verdict') = "));
+        query.push_bind(verdict);
+    }
+    if let Some(country) = &filter.country {
+        query.push(format!(" AND json_extract({DECLARED}, '$.location') = "));
+        query.push_bind(country.clone());
+    }
+    if let Some(organization) = &filter.organization {
+        query.push(" AND ").push_bind(organization.clone());
+        query.push(format!(
+            " IN (SELECT value FROM json_each({DECLARED}, '$.organizations'))"
+        ));
+    }
+    let order = match span {
+        Span::Before(_) => "DESC",
+        Span::From(_) | Span::Between(..) => "ASC",
+    };
+    query
+        .push(format!(" ORDER BY number {order} LIMIT "))
+        .push_bind(limit);
+    Ok(query)
 }
 
 impl Store {
@@ -405,36 +529,46 @@ impl Store {
         .collect()
     }
 
-    /// At most `limit` entries that `filter` lets through, from number `from` on.
+    /// At most `limit` entries that `filter` lets through, the oldest first.
     ///
     /// # Errors
     /// Where the database does.
     pub async fn find_entries(
         &self,
         filter: &EntryFilter,
-        from: u64,
+        span: Span,
         limit: u32,
     ) -> Result<Vec<Numbered>, StoreError> {
+        let mut found: Vec<Numbered> = wanted(filter, span, limit)?
+            .build()
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(numbered)
+            .collect::<Result<_, _>>()?;
+        if let Span::Before(_) = span {
+            found.reverse();
+        }
+        Ok(found)
+    }
+
+    /// The numbers of the permits that migrations are carried out under, by migration.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn permit_numbers(
+        &self,
+        migrations: &BTreeSet<String>,
+    ) -> Result<HashMap<String, u64>, StoreError> {
         sqlx::query(
-            "SELECT number, entry FROM ledger_entries
-             WHERE number >= ?1 AND (?2 IS NULL OR kind = ?2)
-                 AND (?3 IS NULL OR container = ?3) AND (?4 IS NULL OR edge = ?4)
-                 AND (?5 IS NULL OR migration = ?5) AND (?6 IS NULL OR at >= ?6)
-                 AND (?7 IS NULL OR at < ?7)
-             ORDER BY number LIMIT ?8",
+            "SELECT migration, number FROM ledger_entries
+             WHERE kind = 'permit' AND migration IN (SELECT value FROM json_each(?))",
         )
-        .bind(signed(from))
-        .bind(&filter.kind)
-        .bind(&filter.container)
-        .bind(&filter.edge)
-        .bind(&filter.migration)
-        .bind(filter.since.map(|instant| instant.0))
-        .bind(filter.until.map(|instant| instant.0))
-        .bind(limit)
+        .bind(super::to_json(migrations)?)
         .fetch_all(&self.pool)
         .await?
         .iter()
-        .map(numbered)
+        .map(|row| Ok((row.try_get("migration")?, unsigned(row, "number")?)))
         .collect()
     }
 

@@ -1,12 +1,19 @@
-use carnet_api::v1::{ContainerState, HealthState};
+use std::collections::{BTreeSet, HashMap};
+
+use carnet_api::v1::{ContainerState, HealthState, UtilizationReading};
 use carnet_core::ids::{ContainerId, EdgeId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::policy::Utilization;
 use sqlx::Row;
 
+use super::edges::utilization;
 use super::migrations::endpoint;
 use super::{Store, StoreError, corrupt, parsed, to_json};
 use crate::agents::{AgentError, Endpoint, FreshReading};
+
+const MINUTE_MS: i64 = 60 * 1000;
+/// For how long readings are kept.
+pub const HISTORY_MS: i64 = 60 * MINUTE_MS;
 
 /// What was seen of an edge: by the monitor, or by an audit that asked it.
 #[derive(Debug, Clone)]
@@ -122,8 +129,63 @@ impl Store {
         .bind(reading.map(|reading| reading.read_at.0))
         .fetch_one(&mut *transaction)
         .await?;
+        if let Some(reading) = reading {
+            // The last of each minute, in the place of the one an hour before.
+            sqlx::query(
+                "INSERT OR REPLACE INTO utilization_samples
+                     (edge, minute, cpu_hundredths, memory_hundredths, read_at)
+                 VALUES (?, ?, ?, ?, ?)",
+            )
+            .bind(sighting.edge.to_string())
+            .bind(reading.read_at.0.div_euclid(MINUTE_MS).rem_euclid(60))
+            .bind(reading.cpu.hundredths())
+            .bind(reading.memory.hundredths())
+            .bind(reading.read_at.0)
+            .execute(&mut *transaction)
+            .await?;
+        }
         transaction.commit().await?;
         Ok(since == now.0)
+    }
+
+    /// What was read of these edges in the hour before `now`, the oldest first: one reading a
+    /// minute at the most.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn utilization_of(
+        &self,
+        edges: &BTreeSet<EdgeId>,
+        now: UnixMillis,
+    ) -> Result<HashMap<EdgeId, Vec<UtilizationReading>>, StoreError> {
+        let mut history: HashMap<EdgeId, Vec<UtilizationReading>> = HashMap::new();
+        let rows = sqlx::query(
+            "SELECT * FROM utilization_samples
+             WHERE edge IN (SELECT value FROM json_each(?)) AND read_at > ? ORDER BY read_at",
+        )
+        .bind(to_json(edges)?)
+        .bind(now.0 - HISTORY_MS)
+        .fetch_all(&self.pool)
+        .await?;
+        for row in &rows {
+            let readings = history.entry(parsed(row, "edge")?).or_default();
+            readings.extend(utilization(row)?);
+        }
+        Ok(history)
+    }
+
+    /// Keeps that the monitor has looked at all edges.
+    ///
+    /// # Errors
+    /// Where the database does.
+    pub async fn monitor_looked(&self, at: UnixMillis, took_ms: i64) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        sqlx::query("INSERT OR REPLACE INTO monitor (id, looked_at, took_ms) VALUES (1, ?, ?)")
+            .bind(at.0)
+            .bind(took_ms)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
     }
 
     /// Keeps what was seen of containers; `since` changes only with their state. What has moved

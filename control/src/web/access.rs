@@ -31,6 +31,8 @@ const READERS: Access = Roles(&[
 ]);
 /// The ledger holds everyone's policies.
 const LEDGER_READERS: Access = Roles(&[Role::Auditor, Role::Administrator]);
+const ADMINISTRATOR: Access = Roles(&[Role::Administrator]);
+const ACCOUNTS: Access = Roles(&[Role::Administrator, Role::Auditor]);
 const MIGRATION_READERS: Access =
     Roles(&[Role::ContainerOwner, Role::Auditor, Role::Administrator]);
 
@@ -104,10 +106,24 @@ pub const PAGES: &[(Method, &str, Access)] = &[
         CONTAINER_OWNER,
     ),
     (Method::GET, "/entries", LEDGER_READERS),
+    (Method::POST, "/entries", LEDGER_READERS),
+    (Method::GET, "/entries.csv", LEDGER_READERS),
+    (Method::GET, "/entries.json", LEDGER_READERS),
     (Method::GET, "/entries/{number}", LEDGER_READERS),
+    (Method::GET, "/entries/{number}/proof", LEDGER_READERS),
     (Method::GET, "/stays", LEDGER_READERS),
+    (Method::GET, "/accounts", ACCOUNTS),
+    (Method::POST, "/accounts", ADMINISTRATOR),
+    (Method::POST, "/accounts/{account}/password", ADMINISTRATOR),
+    (Method::GET, "/admin", ADMINISTRATOR),
+    (Method::POST, "/admin/rotate-key", ADMINISTRATOR),
     (Method::GET, "/migrations", MIGRATION_READERS),
     (Method::GET, "/migrations/{migration}", MIGRATION_READERS),
+    (
+        Method::GET,
+        "/migrations/{migration}/entries/{number}",
+        MIGRATION_READERS,
+    ),
     (
         Method::POST,
         "/migrations/{migration}/cancel",

@@ -1,14 +1,16 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use carnet_api::v1::{
-    Attempt, Container, ContainerRegistration, ContainerState, RegisterContainer, Role,
+    Attempt, Container, ContainerRegistration, ContainerState, RegisterContainer,
 };
-use carnet_core::ids::{AccountId, ContainerId, EdgeId};
+use carnet_core::ids::{ContainerId, EdgeId};
 use carnet_core::policy::{Element, Requirements, attributes_from_json, requirements_from_json};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::access::Visitor;
@@ -17,12 +19,15 @@ use super::fields::Fields;
 use super::form::{Field, Form, Kind};
 use super::migrations::{AttemptRow, MigrationRow, attempt_rows};
 use super::page::{Frame, Secret, page, shown};
+use super::paging::{Asked, Paged, listing, paged};
 use super::words::{Sign, lasting};
 use crate::clock;
 use crate::http::App;
 use crate::http::access::Caller;
+use crate::http::listing::Listing;
 use crate::http::problem::{ApiError, Named};
 use crate::http::{audits, containers, edges, migrations};
+use crate::store::listing::Whose;
 
 /// How many of its last moves a container's page lists.
 const LAST_MOVES: u32 = 20;
@@ -83,50 +88,81 @@ impl ContainerRow {
 #[template(path = "containers.html")]
 struct ContainersPage {
     frame: Frame,
-    own: Vec<ContainerRow>,
+    search: String,
+    own: Paged<ContainerRow>,
     /// On the reader's edges; for who reads everything, everyone's.
-    others: Vec<ContainerRow>,
+    others: Paged<ContainerRow>,
+}
+
+impl ContainersPage {
     /// Something is being moved: the page loads itself anew.
-    is_moving: bool,
+    fn is_moving(&self) -> bool {
+        let mut rows = self.own.rows.iter().chain(&self.others.rows);
+        rows.any(|row| row.migration.is_some())
+    }
+
+    /// Whether there are so many that one looks for some.
+    fn is_searched(&self) -> bool {
+        let (own, others) = (&self.own.pager, &self.others.pager);
+        !self.search.is_empty() || own.is_needed() || others.is_needed()
+    }
+}
+
+/// Which part of the lists is to be shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Part {
+    search: String,
+    own: Option<u32>,
+    others: Option<u32>,
 }
 
 pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
     caller: Caller,
+    part: Result<Query<Part>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let (mut own, mut others) = (Vec::new(), Vec::new());
-    let containers = containers::all_visible(&app, &caller).await?;
-    let is_moving = containers
-        .iter()
-        .any(|container| container.migration.is_some());
-    let edges = edges::all_visible(&app, &caller).await?;
-    let own_edges: HashSet<EdgeId> = edges
-        .iter()
-        .filter(|edge| edge.owner == Some(caller.account) && caller.is(Role::EdgeOwner))
-        .map(|edge| edge.id)
-        .collect();
+    let Query(part) = part?;
+    let asked = Asked::new("/containers")
+        .with("search", part.search.as_str())
+        .with_page("own", part.own)
+        .with_page("others", part.others);
+    let own = listing(&part.search, part.own);
+    let own = containers::listed(&app, &caller, Whose::Own, &own).await?;
+    let own = paged(&asked, "own", part.own, own);
+    let others = listing(&part.search, part.others);
+    let others = containers::listed(&app, &caller, Whose::Others, &others).await?;
+    let others = paged(&asked, "others", part.others, others);
+    let pending = |container: &Container| container.registration == ContainerRegistration::Pending;
+    let own_edges: HashSet<EdgeId> = if own.rows.iter().chain(&others.rows).any(pending) {
+        let all = edges::listed(&app, &caller, Whose::Own, &Listing::default()).await?;
+        all.items.into_iter().map(|edge| edge.id).collect()
+    } else {
+        HashSet::new()
+    };
     // Whoever confirms a container must know whose it is to be.
-    let accounts = app.store.accounts().await?;
-    let owners: HashMap<AccountId, String> = accounts
-        .into_iter()
-        .map(|account| (account.id, account.name))
-        .collect();
-    for container in containers {
-        let is_own = container.owner == caller.account && caller.is(Role::ContainerOwner);
-        let mut row = ContainerRow::of(&container);
+    let owners = others
+        .rows
+        .iter()
+        .map(|container| container.owner.to_string());
+    let owners = app.store.names(&owners.collect()).await?;
+    let row = |container: &Container| {
+        let mut row = ContainerRow::of(container);
         row.is_to_confirm = row.is_pending && own_edges.contains(&container.edge);
-        if !is_own {
-            row.owner = owners.get(&container.owner).cloned().unwrap_or_default();
-        }
-        let rows = if is_own { &mut own } else { &mut others };
-        rows.push(row);
-    }
+        row
+    };
     shown(&ContainersPage {
         frame: Frame::of(&visitor),
-        own,
-        others,
-        is_moving,
+        search: part.search,
+        own: own.map(|container| row(&container)),
+        others: others.map(|container| {
+            let owner = owners.get(&container.owner.to_string());
+            ContainerRow {
+                owner: owner.cloned().unwrap_or_default(),
+                ..row(&container)
+            }
+        }),
     })
 }
 
@@ -376,7 +412,12 @@ async fn container_page(
     // An edge's owner sees that it is there, and not where it has been.
     let moves = if is_own || caller.sees_everything() {
         let id = container.id.to_string();
-        migrations::all_visible(app, caller, Some(&id), LAST_MOVES).await?
+        let last = migrations::Wanted {
+            container: Some(id),
+            limit: Some(LAST_MOVES),
+            ..migrations::Wanted::default()
+        };
+        migrations::listed(app, caller, last).await?.items
     } else {
         Vec::new()
     };

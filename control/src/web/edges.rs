@@ -1,22 +1,31 @@
+use std::collections::HashMap;
+
 use askama::Template;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use carnet_api::v1::{CreateShareKey, DetectedFacts, Edge, RegisterEdge, ShareKey};
-use carnet_core::ids::ShareKeyId;
+use carnet_api::v1::{
+    CreateShareKey, DetectedFacts, Edge, RegisterEdge, ShareKey, UtilizationReading,
+};
+use carnet_core::ids::{EdgeId, ShareKeyId};
 use carnet_core::policy::{Attributes, Country, Frequency, Memory, attributes_from_json};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::access::Visitor;
 use super::fields::Fields;
 use super::form::{Field, Form, Kind};
 use super::page::{Frame, Secret, page, shown};
+use super::paging::{Asked, Paged, listing, paged};
+use super::sparkline::{Sparkline, sparkline};
 use super::words::{self, Sign, Use, ago, lasting};
 use crate::clock;
 use crate::http::App;
 use crate::http::access::Caller;
 use crate::http::problem::{ApiError, Named};
 use crate::http::{edges, share_keys};
+use crate::store::listing::Whose;
 
 /// An edge in a list.
 pub(super) struct EdgeRow {
@@ -29,11 +38,16 @@ pub(super) struct EdgeRow {
     pub since: String,
     pub problems: Vec<String>,
     pub utilization: Option<Use>,
+    /// Over the last hour.
+    pub cpu: Option<Sparkline>,
+    pub memory: Option<Sparkline>,
 }
 
 impl EdgeRow {
-    pub(super) fn of(edge: &Edge) -> Self {
+    /// With what was read of it in the last hour.
+    pub(super) fn of(edge: &Edge, history: &HashMap<EdgeId, Vec<UtilizationReading>>) -> Self {
         let now = clock::now();
+        let read = history.get(&edge.id).map_or(&[][..], Vec::as_slice);
         let declared = declared(edge);
         Self {
             name: edge.name.clone(),
@@ -50,6 +64,8 @@ impl EdgeRow {
                 .utilization
                 .as_ref()
                 .map(|reading| words::utilization(reading, now)),
+            cpu: sparkline("CPU", read, |reading| reading.cpu_percent, now),
+            memory: sparkline("Memory", read, |reading| reading.memory_percent, now),
         }
     }
 }
@@ -67,10 +83,28 @@ fn declared(edge: &Edge) -> Attributes {
 #[template(path = "edges.html")]
 struct EdgesPage {
     frame: Frame,
-    own: Vec<EdgeRow>,
+    search: String,
+    own: Paged<EdgeRow>,
     /// Those that the reader holds a key of; for who reads everything, everyone's.
-    shared: Vec<EdgeRow>,
+    shared: Paged<EdgeRow>,
     key_form: Form,
+}
+
+impl EdgesPage {
+    /// Whether there are so many that one looks for some.
+    fn is_searched(&self) -> bool {
+        let (own, shared) = (&self.own.pager, &self.shared.pager);
+        !self.search.is_empty() || own.is_needed() || shared.is_needed()
+    }
+}
+
+/// Which part of the lists is to be shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Part {
+    search: String,
+    own: Option<u32>,
+    shared: Option<u32>,
 }
 
 fn key_fields() -> Form {
@@ -80,31 +114,40 @@ fn key_fields() -> Form {
     ])
 }
 
-async fn edges_page(app: &App, visitor: &Visitor, caller: &Caller) -> Result<EdgesPage, ApiError> {
-    let mut page = EdgesPage {
+async fn edges_page(
+    app: &App,
+    visitor: &Visitor,
+    caller: &Caller,
+    part: &Part,
+) -> Result<EdgesPage, ApiError> {
+    let asked = Asked::new("/edges")
+        .with("search", part.search.as_str())
+        .with_page("own", part.own)
+        .with_page("shared", part.shared);
+    let own = listing(&part.search, part.own);
+    let own = edges::listed(app, caller, Whose::Own, &own).await?;
+    let shared = listing(&part.search, part.shared);
+    let shared = edges::listed(app, caller, Whose::Others, &shared).await?;
+    let mut history = edges::history(app, &own.items).await?;
+    history.extend(edges::history(app, &shared.items).await?);
+    let row = |edge| EdgeRow::of(&edge, &history);
+    Ok(EdgesPage {
         frame: Frame::of(visitor),
-        own: Vec::new(),
-        shared: Vec::new(),
+        search: part.search.clone(),
+        own: paged(&asked, "own", part.own, own).map(row),
+        shared: paged(&asked, "shared", part.shared, shared).map(row),
         key_form: key_fields(),
-    };
-    for edge in edges::all_visible(app, caller).await? {
-        let is_own = edge.owner == Some(caller.account);
-        let rows = if is_own {
-            &mut page.own
-        } else {
-            &mut page.shared
-        };
-        rows.push(EdgeRow::of(&edge));
-    }
-    Ok(page)
+    })
 }
 
 pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
     caller: Caller,
+    part: Result<Query<Part>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    shown(&edges_page(&app, &visitor, &caller).await?)
+    let Query(part) = part?;
+    shown(&edges_page(&app, &visitor, &caller, &part).await?)
 }
 
 /// What is asked about an edge's attributes, in the order of the paper's table.
@@ -322,6 +365,7 @@ async fn edge_page(
     } else {
         Vec::new()
     };
+    let history = edges::history(app, std::slice::from_ref(&edge)).await?;
     let software = edge.detected.as_ref().map_or_else(Vec::new, |facts| {
         [
             ("Kernel", &facts.kernel),
@@ -334,7 +378,7 @@ async fn edge_page(
     });
     Ok(EdgePage {
         frame: Frame::of(visitor),
-        row: EdgeRow::of(&edge),
+        row: EdgeRow::of(&edge, &history),
         revision: edge.attributes_revision,
         is_own,
         enrolled: edge.enrolled,
@@ -489,7 +533,7 @@ pub(super) async fn enter_key(
         Ok(key) => Ok(Redirect::to(&format!("/edges/{}", key.edge_name)).into_response()),
         Err(error) => {
             let status = error.status();
-            let mut again = edges_page(&app, &visitor, &caller).await?;
+            let mut again = edges_page(&app, &visitor, &caller, &Part::default()).await?;
             // The key is not repeated: it may be another's.
             again.key_form = key_fields().refused(ApiError::fault(
                 "key",

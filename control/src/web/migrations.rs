@@ -1,27 +1,33 @@
 use askama::Template;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use carnet_api::v1::{
-    Attempt, AttemptOutcome, CreateAudit, CreateMigration, DestinationSpec, Migration,
+    Attempt, AttemptOutcome, CreateAudit, CreateMigration, DestinationSpec, LedgerEntry, Migration,
     MigrationState, NeedsOperator, Reason, Role, StallPlace, Strategy,
 };
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::access::Visitor;
 use super::containers::regions;
 use super::fields::Fields;
+use super::ledger::{permit_text, proof_file};
 use super::page::{Frame, page, shown};
+use super::paging::{Asked, Paged, cut, listing, paged};
+use super::permit::PermitText;
 use super::words::{Sign, Use, ago, bytes, milliseconds, utilization};
 use crate::clock;
 use crate::http::App;
 use crate::http::access::Caller;
-use crate::http::ledger::{self, Wanted};
-use crate::http::problem::{ApiError, Named};
+use crate::http::migrations::EntryPart;
+use crate::http::problem::{ApiError, Named, NamedPair};
 use crate::http::{audits, containers, migrations};
 
-/// How many migrations are listed.
-const LISTED: u32 = 100;
-/// How many entries of a migration are listed.
-const ENTRIES: u32 = 200;
+/// How many of its attempts, and of its entries, a migration's page shows at a time.
+const ROWS: u32 = 20;
+/// How many entries of a migration are read.
+const ENTRIES: u32 = 1_000;
 
 /// One candidate, audited.
 pub(super) struct AttemptRow {
@@ -136,20 +142,46 @@ impl MigrationRow {
 #[template(path = "migrations.html")]
 struct MigrationsPage {
     frame: Frame,
-    rows: Vec<MigrationRow>,
+    search: String,
+    list: Paged<MigrationRow>,
     is_moving: bool,
+}
+
+/// Which part of the list is to be shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Part {
+    search: String,
+    page: Option<u32>,
 }
 
 pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
     caller: Caller,
+    part: Result<Query<Part>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let all = migrations::all_visible(&app, &caller, None, LISTED).await?;
+    let Query(part) = part?;
+    let asked = Asked::new("/migrations")
+        .with("search", part.search.as_str())
+        .with_page("page", part.page);
+    let listing = listing(&part.search, part.page);
+    let wanted = migrations::Wanted {
+        container: None,
+        search: listing.search,
+        offset: listing.offset,
+        limit: listing.limit,
+    };
+    let found = migrations::listed(&app, &caller, wanted).await?;
+    let list = paged(&asked, "page", part.page, found);
     shown(&MigrationsPage {
         frame: Frame::of(&visitor),
-        is_moving: all.iter().any(|migration| !migration.state.is_ended()),
-        rows: all.iter().map(MigrationRow::of).collect(),
+        search: part.search,
+        is_moving: list
+            .rows
+            .iter()
+            .any(|migration| !migration.state.is_ended()),
+        list: list.map(|migration| MigrationRow::of(&migration)),
     })
 }
 
@@ -170,11 +202,20 @@ struct StepRow {
     took: String,
 }
 
-/// An entry of the ledger.
-struct EntryRow {
+/// An entry of the ledger, about a move.
+struct EntryOfMove {
     number: u64,
     kind: String,
-    entry: String,
+    /// The bytes that are hashed, as text.
+    text: String,
+}
+
+/// Which part of its lists a migration's page shows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Parts {
+    attempts: Option<u32>,
+    entries: Option<u32>,
 }
 
 #[derive(Template)]
@@ -192,9 +233,11 @@ struct MigrationPage {
     sent: Option<[String; 3]>,
     phases: Vec<PhaseRow>,
     steps: Vec<StepRow>,
-    attempts: Vec<AttemptRow>,
-    /// For who may read the ledger.
-    entries: Option<Vec<EntryRow>>,
+    attempts: Paged<AttemptRow>,
+    entries: Paged<EntryOfMove>,
+    permit: Option<PermitText>,
+    /// The key that the ledger's checkpoints are verified with.
+    verifier_key: String,
 }
 
 fn strategy(strategy: Strategy) -> &'static str {
@@ -232,31 +275,13 @@ fn steps(migration: &Migration) -> Vec<StepRow> {
         .collect()
 }
 
-async fn entries(
-    app: &App,
-    caller: &Caller,
-    migration: &Migration,
-) -> Result<Option<Vec<EntryRow>>, ApiError> {
-    if !caller.sees_everything() {
-        return Ok(None);
-    }
-    let wanted = Wanted {
-        migration: Some(migration.id.to_string()),
-        limit: Some(ENTRIES),
-        ..Wanted::default()
-    };
-    let found = ledger::find(app, wanted).await?;
-    let rows = found.into_iter().map(|entry| EntryRow {
+fn entry(entry: LedgerEntry) -> EntryOfMove {
+    let kind = entry.entry.get("kind").and_then(Value::as_str);
+    EntryOfMove {
         number: entry.number,
-        kind: entry
-            .entry
-            .get("kind")
-            .and_then(|kind| kind.as_str())
-            .unwrap_or_default()
-            .to_owned(),
-        entry: entry.entry.to_string(),
-    });
-    Ok(Some(rows.collect()))
+        kind: kind.unwrap_or_default().to_owned(),
+        text: entry.entry.to_string(),
+    }
 }
 
 pub(super) async fn show(
@@ -264,8 +289,32 @@ pub(super) async fn show(
     visitor: Visitor,
     caller: Caller,
     Named(id): Named,
+    parts: Result<Query<Parts>, QueryRejection>,
 ) -> Result<Response, ApiError> {
+    let Query(parts) = parts?;
     let migration = migrations::visible(&app, &caller, &id).await?;
+    let address = Asked::new(format!("/migrations/{}", migration.id))
+        .with_page("attempts", parts.attempts)
+        .with_page("entries", parts.entries);
+    let all = EntryPart {
+        from: None,
+        limit: Some(ENTRIES),
+    };
+    let entries = migrations::entries_of(&app, &caller, &id, &all).await?;
+    let permit = match entries
+        .iter()
+        .find(|entry| entry.entry.get("kind").is_some_and(|kind| kind == "permit"))
+    {
+        Some(entry) => permit_text(&app, entry).await?,
+        None => None,
+    };
+    let attempts = cut(
+        &address,
+        "attempts",
+        parts.attempts,
+        ROWS,
+        attempt_rows(&migration.attempts),
+    );
     let sent = migration.transferred;
     let was_sent = sent.rootfs_ahead_bytes + sent.rootfs_difference_bytes + sent.image_bytes > 0;
     shown(&MigrationPage {
@@ -301,9 +350,20 @@ pub(super) async fn show(
             })
             .collect(),
         steps: steps(&migration),
-        attempts: attempt_rows(&migration.attempts),
-        entries: entries(&app, &caller, &migration).await?,
+        attempts,
+        entries: cut(&address, "entries", parts.entries, ROWS, entries).map(entry),
+        permit,
+        verifier_key: app.verifier_key.to_string(),
     })
+}
+
+/// An entry of a migration with its proof, as a file.
+pub(super) async fn proof(
+    State(app): State<App>,
+    caller: Caller,
+    NamedPair(id, number): NamedPair,
+) -> Result<Response, ApiError> {
+    proof_file(&migrations::prove_entry_of(&app, &caller, &id, &number).await?)
 }
 
 pub(super) async fn cancel(

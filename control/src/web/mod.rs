@@ -8,16 +8,23 @@
 
 pub mod access;
 mod account;
+mod accounts;
+mod admin;
 mod asset;
 mod containers;
 mod edges;
+mod export;
 mod fields;
 mod form;
 mod ledger;
 mod live;
 mod migrations;
 mod page;
+mod paging;
+mod permit;
 mod session;
+mod sparkline;
+mod stays;
 mod throttle;
 mod words;
 
@@ -135,12 +142,26 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
             "/containers/{container}/move",
             get(migrations::move_form).post(migrations::begin),
         )
-        .route("/entries", get(ledger::list))
+        .route("/entries", get(ledger::list).post(ledger::verify))
+        .route("/entries.csv", get(export::csv))
+        .route("/entries.json", get(export::json))
         .route("/entries/{number}", get(ledger::show))
-        .route("/stays", get(ledger::stays))
+        .route("/entries/{number}/proof", get(ledger::proof))
+        .route("/stays", get(stays::list))
+        .route("/accounts", get(accounts::list).post(accounts::make))
+        .route(
+            "/accounts/{account}/password",
+            post(accounts::reset_password),
+        )
+        .route("/admin", get(admin::show))
+        .route("/admin/rotate-key", post(admin::rotate_key))
         .route("/migrations", get(migrations::list))
         .route("/migrations/{migration}", get(migrations::show))
         .route("/migrations/{migration}/cancel", post(migrations::cancel))
+        .route(
+            "/migrations/{migration}/entries/{number}",
+            get(migrations::proof),
+        )
         .route_layer(middleware::from_fn_with_state(web.clone(), access::enforce))
         .route("/assets/{file}", get(asset::serve))
         .with_state(web)
@@ -156,8 +177,10 @@ fn begin(caller: &Caller) -> &'static str {
         "/edges"
     } else if caller.is(Role::ContainerOwner) {
         "/containers"
+    } else if caller.is(Role::Administrator) {
+        "/admin"
     } else {
-        "/migrations"
+        "/entries"
     }
 }
 

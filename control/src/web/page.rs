@@ -1,4 +1,5 @@
 use askama::Template;
+use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use carnet_api::v1::{Problem, Role};
@@ -22,6 +23,7 @@ pub(super) struct Frame {
     pub lends_edges: bool,
     pub owns_containers: bool,
     pub reads_everything: bool,
+    pub administers: bool,
     /// For each form.
     pub form_token: String,
     pub icon: String,
@@ -36,6 +38,7 @@ impl Default for Frame {
             lends_edges: false,
             owns_containers: false,
             reads_everything: false,
+            administers: false,
             form_token: String::new(),
             icon: asset::icon_path(),
             style: asset::style_path(),
@@ -52,6 +55,7 @@ impl Frame {
             name: caller.map(|caller| caller.name.clone()),
             lends_edges: is(Role::EdgeOwner),
             owns_containers: is(Role::ContainerOwner),
+            administers: is(Role::Administrator),
             reads_everything: caller.is_some_and(Caller::sees_everything),
             form_token: visitor.form_token.clone(),
             ..Self::default()
@@ -97,6 +101,18 @@ pub(super) fn told(frame: Frame, problem: Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let told = ProblemPage { frame, problem };
     page(status, &told).unwrap_or_else(|_| status.into_response())
+}
+
+/// A file to be kept, and not shown in the browser.
+pub(super) fn download(name: &str, kind: &'static str, body: impl Into<Body>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{name}\""),
+        ),
+    ];
+    (headers, body.into()).into_response()
 }
 
 /// With the headers that say to a browser what a page may do. What is not to be kept is not.

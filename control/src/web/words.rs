@@ -2,8 +2,8 @@
 
 use carnet_api::v1::{Health, HealthState, Role, UtilizationReading};
 use carnet_core::instant::UnixMillis;
-use time::OffsetDateTime;
 use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 pub(super) fn role(role: Role) -> &'static str {
     match role {
@@ -106,6 +106,28 @@ pub(super) fn utc(at: UnixMillis) -> String {
         .unwrap_or_else(|| at.0.to_string())
 }
 
+/// The same of an instant in seconds since the Unix epoch.
+pub(super) fn utc_seconds(seconds: i64) -> String {
+    utc(UnixMillis(seconds.saturating_mul(1_000)))
+}
+
+/// Reads an instant as people write it: a day, a minute or a second, UTC.
+pub(super) fn parse_utc(text: &str) -> Option<UnixMillis> {
+    let text = text
+        .trim()
+        .trim_end_matches("UTC")
+        .trim_end()
+        .replace('T', " ");
+    let whole = match text.len() {
+        10 => format!("{text} 00:00:00"),
+        16 => format!("{text}:00"),
+        _ => text,
+    };
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+    let instant = PrimitiveDateTime::parse(&whole, format).ok()?;
+    Some(UnixMillis(instant.assume_utc().unix_timestamp() * 1_000))
+}
+
 /// How long ago `at` was.
 pub(super) fn ago(at: UnixMillis, now: UnixMillis) -> String {
     if now.0 - at.0 < 1_000 {
@@ -144,6 +166,30 @@ mod tests {
         );
         for plain in ["", "plain", "one ` alone"] {
             assert_eq!(pieces(plain), [(false, plain)]);
+        }
+    }
+
+    #[test]
+    fn a_time_is_read_as_it_is_told() {
+        let at = UnixMillis(1_795_525_445_000);
+        assert_eq!(parse_utc(&utc(at)), Some(at));
+        for (text, seconds) in [
+            ("1970-01-02", 86_400),
+            ("1970-01-01 01:00", 3_600),
+            ("1970-01-01T01:00", 3_600),
+            (" 1970-01-01 00:00:07 ", 7),
+        ] {
+            assert_eq!(parse_utc(text), Some(UnixMillis(seconds * 1_000)), "{text}");
+        }
+        for none in [
+            "",
+            "today",
+            "2026-13-01",
+            "2026-11-24 25:00",
+            "1",
+            "äöü-11-24",
+        ] {
+            assert_eq!(parse_utc(none), None, "{none}");
         }
     }
 

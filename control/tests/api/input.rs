@@ -220,3 +220,45 @@ async fn every_text_may_be_asked_for_as_a_name() {
         }
     }
 }
+
+#[tokio::test]
+async fn lists_are_given_in_parts_and_what_is_no_part_is_refused() {
+    let plane = Plane::start().await;
+    let owner = plane.edge_owner("owner").await;
+    for name in ["a", "b", "c", "d"] {
+        plane.edge(&owner, name).await;
+    }
+    let names = async |query: &str| -> Vec<String> {
+        let answer = plane.get(&owner, &format!("/v1/edges?{query}")).await;
+        let edges = answer.json(200);
+        let edges = edges.as_array().unwrap().iter();
+        edges
+            .map(|edge| edge["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names("").await, ["a", "b", "c", "d"]);
+    assert_eq!(names("limit=2").await, ["a", "b"]);
+    assert_eq!(names("limit=2&offset=3").await, ["d"]);
+    assert_eq!(names("offset=1").await, ["b", "c", "d"]);
+    assert_eq!(names("offset=9").await, Vec::<String>::new());
+    let everyone = plane.account("everyone", &[Role::Auditor]).await;
+    for list in [
+        "/v1/edges",
+        "/v1/containers",
+        "/v1/accounts",
+        "/v1/migrations",
+    ] {
+        let long = format!("search={}", "x".repeat(201));
+        for (query, status) in [
+            ("limit=0", 422),
+            ("limit=1001", 422),
+            (long.as_str(), 422),
+            ("limit=x", 400),
+            ("page=2", 400),
+            ("search=%27%22%25_&limit=1000", 200),
+        ] {
+            let answer = plane.get(&everyone, &format!("{list}?{query}")).await;
+            assert_eq!(answer.status, status, "{list} {query}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use carnet_api::v1::{Consistency, Keys, LedgerEntry, ProvenEntry, Stay};
+use carnet_api::v1::{Consistency, Keys, LedgerEntry, LedgerVerification, ProvenEntry, Stay};
 use carnet_core::ledger::tile::{Tile, hashes, unbundle};
 use carnet_core::ledger::{
     Auditor, Checkpoint, Entry, Hash, LedgerVerifier, Stays, check_consistency, check_inclusion,
@@ -237,8 +237,44 @@ async fn the_auditors_questions_have_answers() {
     assert_eq!(entries("kind=requirements&container=web").await.len(), 2);
     assert_eq!(entries("kind=attributes&edge=east").await.len(), 2);
     assert_eq!(entries("from=3&limit=2").await[0].number, 3);
+    // Several kinds, and what concerns a container's moves.
+    let both = entries("kind=decision,permit&container=web&limit=1000").await;
+    let permits = entries("kind=permit&owner=ann").await;
+    assert_eq!(permits.len(), 3);
+    assert_eq!(both.len(), decisions.len() + permits.len());
+    assert_eq!(entries("verdict=deny").await, [denied[0].clone()]);
+    assert_eq!(entries("verdict=permit&kind=decision").await.len(), 5);
+    // In the country that was declared then: `east` was in another before.
+    assert_eq!(entries("country=us&kind=decision").await.len(), 1);
+    assert_eq!(entries("country=us&verdict=permit").await.len(), 0);
+    assert_eq!(
+        entries("country=us&kind=attributes&edge=east").await.len(),
+        1
+    );
+    assert_eq!(
+        entries("country=de&kind=attributes&edge=east").await.len(),
+        1
+    );
+    assert_eq!(entries("organization=caA&kind=permit").await.len(), 3);
+    assert_eq!(entries("organization=caB").await.len(), 0);
+    // By time: all of it was just now.
+    let at = denied[0].entry["at_ms"].as_i64().unwrap();
+    let before = entries(&format!("verdict=deny&until_ms={at}")).await;
+    let after = entries(&format!("verdict=deny&since_ms={at}")).await;
+    assert_eq!((before.len(), after.len()), (0, 1));
+    // The last of those before a number, and those between two.
+    let numbers = async |query: &str| -> Vec<u64> {
+        let found = entries(query).await;
+        found.iter().map(|entry| entry.number).collect()
+    };
+    assert_eq!(numbers("before=9&limit=3").await, [6, 7, 8]);
+    assert_eq!(numbers("from=2&before=9&limit=3").await, [2, 3, 4]);
+    assert_eq!(numbers("from=7&before=9").await, [7, 8]);
     for (query, status) in [
         ("limit=0", 422),
+        ("verdict=maybe", 422),
+        ("country=xx", 422),
+        ("owner=nobody", 404),
         ("container=nobody", 404),
         ("edge=nowhere", 404),
         ("x=1", 400),
@@ -317,4 +353,31 @@ async fn neither_names_of_accounts_nor_secrets_are_in_the_ledger() {
         stays.take(number, &Entry::from_bytes(bytes).unwrap());
     }
     assert_eq!(stays.into_stays().len(), 4);
+}
+
+#[tokio::test]
+async fn the_server_finds_what_was_changed_in_its_own_database() {
+    let (plane, auditor) = lived_in().await;
+    let path = "/v1/ledger/verification";
+    let found: LedgerVerification = plane.get(&auditor, path).await.read(200);
+    assert_eq!(found.faults, Vec::<String>::new());
+    assert_eq!(found.size, checkpoint(&plane, &auditor).await.size);
+    assert!(found.witnesses.is_empty());
+    plane
+        .change("UPDATE ledger_entries SET entry = CAST('{}' AS BLOB) WHERE number = 7")
+        .await;
+    let found: LedgerVerification = plane.get(&auditor, path).await.read(200);
+    assert_eq!(found.faults[0], "entry 7: it is not what was entered there");
+    assert!(
+        found
+            .faults
+            .iter()
+            .any(|fault| fault.starts_with("its entries have the root"))
+    );
+    // The others can be read all the same.
+    let entries: Vec<LedgerEntry> = plane.get(&auditor, "/v1/ledger/entries").await.read(200);
+    assert_eq!(entries.len() as u64, found.size);
+    let verdict = "/v1/ledger/entries?verdict=deny&country=us";
+    let denied: Vec<LedgerEntry> = plane.get(&auditor, verdict).await.read(200);
+    assert_eq!(denied.len(), 1);
 }

@@ -137,6 +137,12 @@ impl Plane {
         self.data.path()
     }
 
+    /// What the control plane keeps.
+    #[allow(dead_code)] // The pages' tests use it.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// An account with a token of all its roles.
     pub async fn account(&self, name: &str, roles: &[Role]) -> Someone {
         let body = json!({"name": name, "roles": roles});
@@ -255,10 +261,11 @@ impl Plane {
     }
 
     /// Changes what no request can: time that passes, roles that are taken away.
-    pub async fn change(&self, sql: &'static str) {
+    pub async fn change(&self, sql: &str) {
         let database = SqliteConnectOptions::new().filename(self.data().join("carnet.db"));
         let mut connection = database.connect().await.unwrap();
-        let done = sqlx::query(sql).execute(&mut connection).await.unwrap();
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        let done = query.execute(&mut connection).await.unwrap();
         assert!(done.rows_affected() > 0, "{sql} changes nothing");
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use carnet_api::v1::{Account, Keys, Witness};
+use carnet_api::v1::{Account, Keys, LedgerVerification, Witness, WitnessedBy};
 use carnet_control::server::Config;
 use carnet_control::witnesses::WitnessAddress;
 use carnet_core::ledger::{Checkpoint, LedgerVerifier, WitnessVerifier};
@@ -180,11 +180,33 @@ async fn a_ledger_is_cosigned_by_every_witness_as_it_grows() {
         assert_eq!(witness.url, format!("http://{}", running.address));
         assert_eq!(witness.problem, None);
     }
-    control.stop().await;
+    let verify = async || -> LedgerVerification {
+        let client = control.administrator();
+        client.get("/v1/ledger/verification").await.unwrap()
+    };
+    let found = verify().await;
+    assert_eq!(found.faults, Vec::<String>::new());
+    let told = found.witnesses.iter().map(|witness| witness.name.as_str());
+    assert_eq!(told.collect::<Vec<_>>(), [first.name(), second.name()]);
+    let has_cosigned = |witness: &WitnessedBy| witness.cosigned_at_ms.is_some();
+    assert!(found.witnesses.iter().all(has_cosigned), "{found:?}");
+    for witness in both {
+        assert!(witness.cosigned_at(&found.checkpoint).is_ok());
+    }
 
     // What was cosigned is kept, also where the witnesses are gone.
     one.stop().await;
+    grow(&control, "dan").await;
+    let found = verify().await;
+    assert_eq!(found.faults, Vec::<String>::new(), "the ledger is sound");
+    let cosigned_by: Vec<bool> = found.witnesses.iter().map(has_cosigned).collect();
+    assert_eq!(cosigned_by, [false, true], "{found:?}");
     two.stop().await;
+    let told = standing(&control, |witnesses| witnesses[0].problem.is_some());
+    assert_eq!(told.await[0].cosigned_size, before);
+    control.stop().await;
+    let before = found.size;
+    let both = [&second];
     let control = start(config(data.path())).await.unwrap();
     let kept = cosigned(&control, &ledger, &both).await;
     assert_eq!(kept.size, before);

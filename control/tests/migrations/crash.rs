@@ -14,6 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use carnet_api::v1::{Attempt, AttemptOutcome, Role};
+use carnet_control::store::listing::{Search, Whose};
 use carnet_control::store::migrations::{Facts, NewMigration, Step};
 use carnet_control::store::{NewAccount, NewContainer, Store};
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, MigrationId};
@@ -26,7 +27,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Row, SqlitePool};
 use uuid::Uuid;
 
-use crate::plane::{PACE, Plane, ledger_signer, now, to_edge};
+use crate::plane::{EVERYTHING, PACE, Plane, ledger_signer, now, to_edge};
 
 /// Where the child finds the database.
 const DATABASE: &str = "CARNET_TEST_DATABASE";
@@ -306,8 +307,10 @@ async fn child() {
     });
     tasks.spawn(async move {
         loop {
-            store.migrations(None, None, 20).await.unwrap();
-            store.containers().await.unwrap();
+            let search = Search::default();
+            store.migrations(None, None, &search).await.unwrap();
+            let containers = store.containers(&EVERYTHING, Whose::All, &search);
+            containers.await.unwrap();
         }
     });
     // The first that ends has failed.
@@ -513,8 +516,10 @@ async fn many_writers_beside_readers_find_nothing_locked() {
         let store = plane.store.clone();
         readers.spawn(async move {
             loop {
-                store.migrations(None, None, 100).await.unwrap();
-                store.edges().await.unwrap();
+                let search = Search::default();
+                store.migrations(None, None, &search).await.unwrap();
+                let edges = store.edges(&EVERYTHING, Whose::All, &search);
+                edges.await.unwrap();
             }
         });
     }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carnet_api::agent::{Reading, Refused};
-use carnet_api::v1::{ContainerState, Health, HealthState, MigrationState};
-use carnet_control::monitor;
+use carnet_api::v1::{ContainerState, DetectedFacts, Health, HealthState, MigrationState};
+use carnet_control::monitor::{self, Detected};
+use carnet_control::store::sightings::EdgeSighting;
 use carnet_core::ids::{ContainerId, EdgeId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::ledger::{Actor, Entry, Event, Refusal};
 use carnet_core::permit::Fingerprint;
+use carnet_core::policy::Utilization;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -65,7 +67,7 @@ impl Plane {
     async fn until_read(&self, count: usize, instant: UnixMillis) {
         let waiting = async {
             loop {
-                let edges = self.store.edges().await.unwrap();
+                let edges = self.edges().await;
                 let read = edges.iter().filter_map(|edge| edge.utilization.as_ref());
                 if read.filter(|read| read.read_at_ms >= instant).count() >= count {
                     return;
@@ -352,7 +354,7 @@ async fn a_fleet_larger_than_what_is_asked_at_a_time_is_seen_whole() {
         plane.enrol(edge).await;
     }
     plane.look().await;
-    let edges = plane.store.edges().await.unwrap();
+    let edges = plane.edges().await;
     let healthy = edges
         .iter()
         .filter(|edge| edge.health.state == HealthState::Healthy);
@@ -554,4 +556,98 @@ async fn a_move_goes_on_with_a_key_that_was_replaced_meanwhile() {
     assert_eq!(plane.edges.violations(), Vec::<String>::new());
     assert_eq!(plane.edges.keys(target), [first, second]);
     assert_eq!(plane.edges.keys(source), [first, second]);
+}
+
+/// What an agent finds is asked for when this process first meets it, and not at each look.
+#[tokio::test]
+async fn what_machines_are_is_asked_at_the_first_look_and_kept() {
+    let plane = Plane::new().await;
+    let (edge, dead) = (plane.edge("edge").await, plane.edge("dead").await);
+    let found = |kernel: &str| DetectedFacts {
+        kernel: Some(kernel.to_owned()),
+        ..DetectedFacts::default()
+    };
+    plane.edges.set_detected(edge, found("6.18"));
+    plane.edges.set_reachable(dead, false);
+    let mut detected = Detected::default();
+    let mut look = async || {
+        let answered = monitor::look(&plane.store, &plane.agents()).await.unwrap();
+        let agents = plane.agents();
+        let done = monitor::detect(&plane.store, &agents, &mut detected, answered);
+        done.await.unwrap();
+    };
+    look().await;
+    let kernel = async |edge| plane.edge_now(edge).await.detected.unwrap().kernel;
+    assert_eq!(kernel(edge).await.as_deref(), Some("6.18"));
+    plane.edges.set_detected(edge, found("6.19"));
+    plane.edges.set_reachable(dead, true);
+    plane.edges.set_detected(dead, found("6.17"));
+    look().await;
+    look().await;
+    assert_eq!(plane.edges.described(edge), 1);
+    assert_eq!(plane.edges.described(dead), 1);
+    assert_eq!(kernel(edge).await.as_deref(), Some("6.18"));
+    assert_eq!(kernel(dead).await.as_deref(), Some("6.17"));
+    // Another certificate: it may be another machine.
+    let other = Fingerprint::of(b"another certificate");
+    plane.enrol_with(edge, other, UnixMillis(i64::MAX)).await;
+    look().await;
+    assert_eq!(kernel(edge).await.as_deref(), Some("6.19"));
+    // Another process.
+    let _watching = Watching::start(&plane, NEVER);
+    plane
+        .edges
+        .until("asked again", |edges| edges.described(dead) == 2)
+        .await;
+}
+
+#[tokio::test]
+async fn readings_are_kept_for_an_hour_one_a_minute() {
+    let plane = Plane::new().await;
+    let edge = plane.edge("edge").await;
+    let minute = 60_000;
+    let begin = 1_800_000_000_000;
+    for step in 0..300 {
+        // Two a minute.
+        let at = UnixMillis(begin + step * minute / 2);
+        let used = u16::try_from(step).unwrap();
+        let sighting = EdgeSighting {
+            edge,
+            health: HealthState::Healthy,
+            problems: Vec::new(),
+            utilization: Utilization::new(used, 2 * used, at),
+        };
+        plane.store.see_edge(&sighting, at).await.unwrap();
+    }
+    let last = begin + 299 * minute / 2;
+    let history = async |now: i64| {
+        let edges = [edge].into();
+        let kept = plane.store.utilization_of(&edges, UnixMillis(now)).await;
+        kept.unwrap().remove(&edge).unwrap_or_default()
+    };
+    let kept = history(last).await;
+    assert_eq!(kept.len(), 60);
+    for (reading, minutes) in kept.iter().rev().zip(0..) {
+        let step = 299 - 2 * minutes;
+        assert_eq!(reading.read_at_ms, UnixMillis(begin + step * minute / 2));
+        assert_eq!(reading.cpu_percent, step as f64 / 100.0);
+        assert_eq!(reading.memory_percent, 2.0 * step as f64 / 100.0);
+    }
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM utilization_samples")
+        .fetch_one(&plane.ledger)
+        .await
+        .unwrap();
+    assert_eq!(rows, 60);
+    assert_eq!(history(last + 30 * minute).await.len(), 30);
+    assert!(history(last + 60 * minute).await.is_empty());
+    // Where nothing was read there is nothing.
+    let unreachable = EdgeSighting {
+        edge,
+        health: HealthState::Unreachable,
+        problems: Vec::new(),
+        utilization: None,
+    };
+    let now = UnixMillis(last + minute);
+    plane.store.see_edge(&unreachable, now).await.unwrap();
+    assert_eq!(history(last).await.len(), 60);
 }

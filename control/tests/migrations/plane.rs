@@ -10,6 +10,7 @@ use carnet_control::agents::Agents;
 use carnet_control::authority::CertificateAuthority;
 use carnet_control::keys::PermitKey;
 use carnet_control::migrate::{Limits, Migrations, Pace};
+use carnet_control::store::listing::{Search, Sight, Whose};
 use carnet_control::store::migrations::NewMigration;
 use carnet_control::store::{EdgeRecord, NewAccount, NewContainer, NewEdge, Store};
 use carnet_core::ids::{AccountId, ContainerId, EdgeId, EnrolmentId, MigrationId, ShareKeyId};
@@ -54,6 +55,14 @@ pub struct Plane {
     /// Removed at the end.
     _directory: Option<TempDir>,
 }
+
+/// The eyes of who reads everything.
+pub const EVERYTHING: Sight = Sight {
+    account: AccountId::from_uuid(Uuid::nil()),
+    sees_everything: true,
+    is_edge_owner: false,
+    is_container_owner: false,
+};
 
 impl Plane {
     pub async fn new() -> Self {
@@ -294,8 +303,21 @@ impl Plane {
         found.pop().unwrap().container
     }
 
+    /// Every edge, by name.
+    pub async fn edges(&self) -> Vec<EdgeRecord> {
+        let all = Search::default();
+        let listed = self.store.edges(&EVERYTHING, Whose::All, &all).await;
+        listed.unwrap().items
+    }
+
     pub async fn edge_now(&self, edge: EdgeId) -> EdgeRecord {
         self.store.edge(&edge.to_string()).await.unwrap().unwrap()
+    }
+
+    pub async fn newest_migration(&self) -> Migration {
+        let all = Search::default();
+        let listed = self.store.migrations(None, None, &all).await.unwrap();
+        listed.items.into_iter().next().unwrap().migration
     }
 
     pub async fn migration(&self, id: MigrationId) -> Migration {

@@ -58,7 +58,7 @@ async fn what_was_asked_for_is_done() {
 async fn an_edge_that_cannot_is_named_in_the_reason() {
     let plane = chosen(true, None, Some("no userfaultfd")).await;
     assert_eq!(plane.edges.strategies(), [Strategy::StopAndCopy]);
-    let migration = &plane.store.migrations(None, None, 1).await.unwrap()[0].migration;
+    let migration = plane.newest_migration().await;
     let reason = &migration.strategy.as_ref().unwrap().reason;
     assert!(reason.contains("on `target` no userfaultfd"), "{reason}");
 }
@@ -68,7 +68,7 @@ async fn what_was_asked_for_and_cannot_be_had_fails_before_anything_is_sent() {
     let plane = chosen(true, Some(Strategy::PostCopy), Some("no userfaultfd")).await;
     assert_eq!(plane.edges.times(Ask::CopyAhead), 0);
     assert_eq!(plane.edges.strategies(), []);
-    let migration = &plane.store.migrations(None, None, 1).await.unwrap()[0].migration;
+    let migration = plane.newest_migration().await;
     assert_eq!(migration.state, MigrationState::Failed);
     let failure = migration.failure.as_deref().unwrap();
     assert!(failure.contains("no userfaultfd"), "{failure}");
@@ -77,7 +77,7 @@ async fn what_was_asked_for_and_cannot_be_had_fails_before_anything_is_sent() {
 #[tokio::test]
 async fn what_a_stall_went_into_is_told_in_order() {
     let plane = chosen(true, None, None).await;
-    let migration = &plane.store.migrations(None, None, 1).await.unwrap()[0].migration;
+    let migration = plane.newest_migration().await;
     let stall = migration.stall_ms.unwrap();
     let steps = &migration.stall_steps;
     let places: Vec<StallPlace> = steps.iter().map(|step| step.place).collect();
@@ -114,7 +114,7 @@ async fn a_container_that_would_stand_still_for_too_long_is_not_frozen() {
                 ..Terms::default()
             };
             let plane = moved(allow, terms, None).await;
-            let migration = &plane.store.migrations(None, None, 1).await.unwrap()[0].migration;
+            let migration = plane.newest_migration().await;
             assert_eq!(migration.state, state, "{migration:?}");
             assert_eq!(migration.max_downtime_ms, Some(most));
             assert_eq!(migration.expected_downtime_ms, Some(expected));

@@ -1,6 +1,6 @@
 //! The pages of those who lend edges.
 
-use carnet_api::v1::{Edge, Role, ShareKey};
+use carnet_api::v1::{Edge, Role, ShareKey, UtilizationReading};
 use reqwest::Method;
 
 use crate::browser::Browser;
@@ -317,4 +317,45 @@ async fn health_and_readings_are_shown_as_the_monitor_saw_them() {
             .is(200)
             .contains("✕ unreachable")
     );
+}
+
+#[tokio::test]
+async fn an_edge_is_shown_with_its_last_hour_as_a_picture_and_in_words() {
+    let plane = Plane::start().await;
+    let owner = plane.edge_owner("lender").await;
+    let edge = plane.edge(&owner, "north").await;
+    plane.look().await;
+    let mut browser = Browser::of(&plane, &owner).await;
+    assert!(!browser.get("/edges").await.is(200).contains("sparkline"));
+    // The hour before.
+    plane
+        .change(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+             INSERT OR REPLACE INTO utilization_samples
+             SELECT edge, (minute - i + 60) % 60, 100 * i, 7000, read_at - i * 60000
+             FROM n, utilization_samples",
+        )
+        .await;
+    let path = "/v1/edges/north/utilization";
+    let history: Vec<UtilizationReading> = plane.get(&owner, path).await.read(200);
+    assert_eq!(history.len(), 41);
+    assert_eq!(
+        (history[0].cpu_percent, history[40].cpu_percent),
+        (40.0, 5.0)
+    );
+    assert!(history.is_sorted_by_key(|reading| reading.read_at_ms));
+    for page in ["/edges", "/edges/north"] {
+        let page = browser.get(page).await;
+        let html = page.is(200);
+        let words = "CPU use over 40 min: 1.0 to 40.0 %, last 5.0 %";
+        assert!(html.contains(&format!(r#"aria-label="{words}""#)), "{html}");
+        assert!(
+            html.contains("Memory use over 40 min: 10.0 to 70.0 %"),
+            "{html}"
+        );
+        assert_eq!(html.matches("<path d=\"M").count(), 3, "the brand and two");
+    }
+    let stranger = plane.container_owner("stranger").await;
+    let of = format!("/v1/edges/{}/utilization", edge.id);
+    plane.get(&stranger, &of).await.problem(404, "not-found");
 }

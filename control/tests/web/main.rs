@@ -23,6 +23,7 @@ mod http;
 mod plane;
 
 mod access;
+mod admin;
 mod browser;
 mod containers;
 mod edges;
@@ -32,4 +33,5 @@ mod live;
 mod log_in;
 mod markup;
 mod migrations;
+mod paging;
 mod sessions;

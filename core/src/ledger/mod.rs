@@ -3,7 +3,7 @@
 //! [`Entry`]s are the leaves of an RFC 6962 Merkle tree ([`tree`]); its root is published as a
 //! checkpoint (C2SP tlog-checkpoint), a note signed with Ed25519 (C2SP signed-note, [`note`]).
 //! [`Auditor`] reads entries from the first on and says which of them does not follow from those
-//! before it. [`witness`] is how somebody else, who remembers what they saw, cosigns checkpoints
+//! before it; a [`Verification`] checks all of a ledger, signature and hashes too. [`witness`] is how somebody else, who remembers what they saw, cosigns checkpoints
 //! ([`Cosigner`]; C2SP tlog-cosignature, tlog-witness).
 
 mod audit;
@@ -13,6 +13,7 @@ mod note;
 mod stays;
 pub mod tile;
 mod tree;
+mod verification;
 mod witness;
 
 pub use audit::{Auditor, Wrong};
@@ -26,4 +27,5 @@ pub use tree::{
     Growth, Hash, Node, Nodes, Unproven, check_consistency, check_inclusion, consistency_nodes,
     frontier, inclusion_nodes, leaf_hash, prove_consistency, prove_inclusion, root,
 };
+pub use verification::{Report, Verification};
 pub use witness::{AddCheckpoint, Uncosigned, witness};

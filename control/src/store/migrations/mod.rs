@@ -18,8 +18,9 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 pub use self::record::wire_state;
-use self::record::{SELECT, record};
+use self::record::{FROM, SELECT, record};
 use self::transition::place;
+use super::listing::{Listed, Search};
 use super::{Store, StoreError, corrupt, json, parsed, to_json, unsigned};
 use crate::agents::Endpoint;
 
@@ -183,6 +184,13 @@ fn terms(row: &SqliteRow) -> Result<Terms, StoreError> {
     })
 }
 
+/// Which migrations are listed.
+const WANTED: &str = r"
+    (?1 IS NULL OR containers.owner = ?1)
+    AND (?2 IS NULL OR containers.name = ?2 OR containers.id = ?2)
+    AND (?3 IS NULL OR containers.name LIKE ?3 ESCAPE '\'
+        OR source_edges.name LIKE ?3 ESCAPE '\' OR target_edges.name LIKE ?3 ESCAPE '\')";
+
 impl Store {
     /// # Errors
     /// A duplicate, where the container is being moved already.
@@ -235,7 +243,7 @@ impl Store {
     /// # Errors
     /// Where the database does.
     pub async fn migration(&self, id: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {
-        let query = format!("{SELECT} migrations.id = ?");
+        let query = format!("{SELECT} {FROM} WHERE migrations.id = ?");
         sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(id.to_string())
             .fetch_optional(&self.pool)
@@ -245,8 +253,9 @@ impl Store {
             .transpose()
     }
 
-    /// At most `limit` migrations, the newest first: of containers of `owner`, or of everyone's;
-    /// of the container `container` (name or id), or of all.
+    /// Migrations, the newest first: of containers of `owner`, or of everyone's; of the container
+    /// `container` (name or id), or of all. They are looked for by the names of their container and
+    /// their edges.
     ///
     /// # Errors
     /// Where the database does.
@@ -254,22 +263,34 @@ impl Store {
         &self,
         owner: Option<AccountId>,
         container: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<MigrationRecord>, StoreError> {
-        let query = format!(
-            "{SELECT} (?1 IS NULL OR containers.owner = ?1)
-                 AND (?2 IS NULL OR containers.name = ?2 OR containers.id = ?2)
-             ORDER BY migrations.id DESC LIMIT ?3"
+        search: &Search,
+    ) -> Result<Listed<MigrationRecord>, StoreError> {
+        let (owner, pattern) = (owner.map(|owner| owner.to_string()), search.pattern());
+        let items = format!(
+            "{SELECT} {FROM} WHERE {WANTED} ORDER BY migrations.id DESC LIMIT ?4 OFFSET ?5"
         );
-        sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(owner.map(|owner| owner.to_string()))
+        let items = sqlx::query(sqlx::AssertSqlSafe(items))
+            .bind(&owner)
             .bind(container)
-            .bind(limit)
+            .bind(&pattern)
+            .bind(search.limit())
+            .bind(search.offset)
             .fetch_all(&self.pool)
             .await?
             .iter()
             .map(record)
-            .collect()
+            .collect::<Result<_, _>>()?;
+        let count = format!("SELECT count(*) AS count {FROM} WHERE {WANTED}");
+        let count = sqlx::query(sqlx::AssertSqlSafe(count))
+            .bind(&owner)
+            .bind(container)
+            .bind(&pattern)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(Listed {
+            items,
+            count: unsigned(&count, "count")?,
+        })
     }
 
     /// Those that have not ended, or of which something remains to be done, the oldest first.

@@ -33,17 +33,20 @@ pub fn wire_state(phase: Phase) -> MigrationState {
     }
 }
 
+/// What is read of a migration, from [`FROM`].
 pub(super) const SELECT: &str = "
     SELECT migrations.*, containers.name AS container_name, containers.owner,
         source_edges.name AS source_name, target_edges.name AS target_name,
         (SELECT json_group_array(json(attempt)) FROM
             (SELECT attempt FROM migration_attempts WHERE migration = migrations.id
-             ORDER BY position)) AS attempts
+             ORDER BY position)) AS attempts";
+
+/// A migration with its container and its edges.
+pub(super) const FROM: &str = "
     FROM migrations
     JOIN containers ON containers.id = migrations.container
     JOIN edges AS source_edges ON source_edges.id = migrations.source
-    LEFT JOIN edges AS target_edges ON target_edges.id = migrations.target
-    WHERE ";
+    LEFT JOIN edges AS target_edges ON target_edges.id = migrations.target";
 
 pub(super) fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
     let state: State = json(row, "state")?;

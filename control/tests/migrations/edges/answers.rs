@@ -142,8 +142,14 @@ impl Agents for Edges {
         }))
     }
 
-    fn facts<'a>(&'a self, _: &'a Endpoint) -> Asked<'a, Facts> {
-        unimplemented!("nothing under test asks for an edge's facts")
+    fn facts<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Facts> {
+        Box::pin(self.aside(edge, "describe its machine", |machine| {
+            machine.described += 1;
+            Facts {
+                edge: edge.edge,
+                detected: machine.detected.clone(),
+            }
+        }))
     }
 
     fn claim<'a>(&'a self, _: &'a Endpoint, _: &'a str) -> Asked<'a, PlacedClaim> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use carnet_api::agent::{Order, Reading, Refused, TimedStep, Utilization};
 use carnet_api::tls::Authority;
-use carnet_api::v1::Problem;
+use carnet_api::v1::{DetectedFacts, Problem};
 use carnet_control::agents::{AgentError, AgentFault, Endpoint};
 use carnet_core::ids::{EdgeId, MigrationId};
 use carnet_core::migration::Strategy;
@@ -147,6 +147,9 @@ struct Machine {
     reachable: bool,
     /// What it fails at, whenever it is asked.
     cannot: BTreeSet<Ask>,
+    /// What its agent finds there, and how often it was asked.
+    detected: DetectedFacts,
+    described: usize,
     /// The signing keys that it was told.
     keys: Vec<VerifyingKey>,
     /// How often it was told one.
@@ -259,6 +262,8 @@ impl Edges {
                     reachable: true,
                     cannot: BTreeSet::new(),
                     keys: Vec::new(),
+                    detected: DetectedFacts::default(),
+                    described: 0,
                     told: 0,
                     refusals: Vec::new(),
                     dropped: 0,
@@ -281,6 +286,16 @@ impl Edges {
 
     pub fn set_reading(&self, edge: EdgeId, reading: Reading) {
         self.change(|inside| inside.machines.get_mut(&edge).unwrap().reading = reading);
+    }
+
+    /// What the edge's agent finds on its machine from now on.
+    pub fn set_detected(&self, edge: EdgeId, detected: DetectedFacts) {
+        self.change(|inside| inside.machines.get_mut(&edge).unwrap().detected = detected);
+    }
+
+    /// How often the edge was asked what its machine is.
+    pub fn described(&self, edge: EdgeId) -> usize {
+        self.inside().machines[&edge].described
     }
 
     pub fn set_reachable(&self, edge: EdgeId, reachable: bool) {
