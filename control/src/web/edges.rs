@@ -154,7 +154,7 @@ fn register_fields() -> Form {
 /// The fields of a policy that are filled in, as the API takes them.
 pub(super) fn policy<'a>(typed: &Fields, names: impl Iterator<Item = &'a str>) -> Value {
     let filled: Map<String, Value> = names
-        .map(|name| (name.to_owned(), typed.text(name)))
+        .map(|name| (name.to_owned(), typed.list(name)))
         .filter(|(_, text)| !text.is_empty())
         .map(|(name, text)| (name, text.into()))
         .collect();

@@ -35,10 +35,12 @@ pub(super) struct AttemptRow {
     pub took: String,
 }
 
-pub(super) fn attempt_rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
+pub(super) fn attempt_rows<'a>(
+    attempts: impl IntoIterator<Item = &'a Attempt>,
+) -> Vec<AttemptRow> {
     let now = clock::now();
     attempts
-        .iter()
+        .into_iter()
         .map(|attempt| {
             let (verdict, reasons, problems) = match &attempt.outcome {
                 AttemptOutcome::Permitted => {

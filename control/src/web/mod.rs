@@ -15,11 +15,15 @@ mod fields;
 mod form;
 mod ledger;
 mod live;
+mod map;
 mod migrations;
 mod page;
+mod preview;
+mod requirements;
 mod session;
 mod throttle;
 mod words;
+mod world;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -115,6 +119,10 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
         .route(
             "/containers/{container}/requirements",
             get(containers::require_form).post(containers::require),
+        )
+        .route(
+            "/containers/{container}/map",
+            get(map::show).post(map::change),
         )
         .route("/containers/{container}/claim", post(containers::claim))
         .route(
