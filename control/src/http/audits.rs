@@ -98,7 +98,10 @@ pub(crate) async fn preview(
 
 /// Whether the audit had a reading that counts.
 pub(crate) fn had_fresh_reading(attempt: &Attempt) -> bool {
-    let read_at = attempt.utilization.as_ref().map(|reading| reading.read_at_ms);
+    let read_at = attempt
+        .utilization
+        .as_ref()
+        .map(|reading| reading.read_at_ms);
     read_at
         .and_then(|read_at| Utilization::new(0, 0, read_at))
         .is_some_and(|reading| reading.is_fresh(attempt.audited_at_ms, MAX_READING_AGE_MS))

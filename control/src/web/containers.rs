@@ -4,9 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use carnet_api::v1::{
-    Container, ContainerRegistration, ContainerState, RegisterContainer, Role,
-};
+use carnet_api::v1::{Container, ContainerRegistration, ContainerState, RegisterContainer, Role};
 use carnet_core::ids::{AccountId, ContainerId, EdgeId};
 use carnet_core::policy::{Element, attributes_from_json, requirements_from_json};
 

@@ -31,6 +31,8 @@ use crate::http::{containers, edges, migrations};
 
 /// How many edges are shown one by one; more are counted, country by country.
 const ONE_BY_ONE: usize = 60;
+/// Of how many edges every reason is told in full.
+const EXPLAINED: usize = 20;
 /// How many organizations have a column of their own.
 const COLUMNS: usize = 20;
 /// How many of its moves are looked at for where it has been.
@@ -327,10 +329,10 @@ impl View {
             attempts: attempt_rows(
                 candidates
                     .iter()
-                    .take(ONE_BY_ONE)
+                    .take(EXPLAINED)
                     .map(|candidate| &candidate.attempt),
             ),
-            more: candidates.len().saturating_sub(ONE_BY_ONE),
+            more: candidates.len().saturating_sub(EXPLAINED),
         }
     }
 }
@@ -390,7 +392,11 @@ fn single_marks(placed: &[(Option<Country>, &[&Candidate])], here: &str) -> Vec<
                 "{name}, {}: {}{}",
                 country.map_or("", |country| country.name()),
                 sign.word,
-                if is_here { "; the container is here" } else { "" }
+                if is_here {
+                    "; the container is here"
+                } else {
+                    ""
+                }
             );
             let is_moved = (point.x - anchor.x).hypot(point.y - anchor.y) > 4.0;
             Mark {
@@ -456,8 +462,12 @@ fn spread(points: &mut [Point]) {
                 point.x += dx / distance * push;
                 point.y += dy / distance * push;
             }
-            point.x = point.x.clamp(APART / 2.0, (size.x - APART / 2.0).max(APART));
-            point.y = point.y.clamp(APART / 2.0, (size.y - APART / 2.0).max(APART));
+            point.x = point
+                .x
+                .clamp(APART / 2.0, (size.x - APART / 2.0).max(APART));
+            point.y = point
+                .y
+                .clamp(APART / 2.0, (size.y - APART / 2.0).max(APART));
         }
     }
 }

@@ -35,9 +35,7 @@ pub(super) struct AttemptRow {
     pub took: String,
 }
 
-pub(super) fn attempt_rows<'a>(
-    attempts: impl IntoIterator<Item = &'a Attempt>,
-) -> Vec<AttemptRow> {
+pub(super) fn attempt_rows<'a>(attempts: impl IntoIterator<Item = &'a Attempt>) -> Vec<AttemptRow> {
     let now = clock::now();
     attempts
         .into_iter()

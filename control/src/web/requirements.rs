@@ -86,10 +86,7 @@ pub(super) fn fields() -> Vec<Field> {
 
 /// The same, with what can be picked: every country, and what there is among the edges that
 /// `owner` may use.
-pub(super) async fn fields_with_picks(
-    app: &App,
-    owner: AccountId,
-) -> Result<Vec<Field>, ApiError> {
+pub(super) async fn fields_with_picks(app: &App, owner: AccountId) -> Result<Vec<Field>, ApiError> {
     let edges = app.store.usable_edges(owner).await?;
     let edges: Vec<&Attributes> = edges.iter().map(|edge| &edge.attributes).collect();
     let mut fields = fields();
@@ -113,7 +110,8 @@ pub(super) async fn fields_with_picks(
                 ("an organization", true, found)
             }
             Element::AllowedManufacturers => {
-                let made = |edge: &Attributes| edge.manufacturer.iter().map(ToString::to_string).collect();
+                let made =
+                    |edge: &Attributes| edge.manufacturer.iter().map(ToString::to_string).collect();
                 ("a manufacturer", true, names(&made))
             }
             Element::AiAccessories => {
@@ -156,14 +154,19 @@ fn places(edges: &[&Attributes]) -> Pick {
     let regions = regions.iter().map(ToString::to_string);
     let regions = regions.map(|region| (region.clone(), region));
     let every = Country::every();
-    let every = every.iter().filter_map(|(code, _)| Country::from_code(code));
+    let every = every
+        .iter()
+        .filter_map(|(code, _)| Country::from_code(code));
     let groups = [
         (
             "Where edges are that you may use",
             countries.iter().map(named).collect::<Vec<_>>(),
         ),
         ("Their regions", regions.collect()),
-        ("All countries", every.map(|country| named(&country)).collect()),
+        (
+            "All countries",
+            every.map(|country| named(&country)).collect(),
+        ),
     ];
     Pick {
         what: "a country or region",
