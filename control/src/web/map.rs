@@ -21,7 +21,7 @@ use super::migrations::{AttemptRow, attempt_rows};
 use super::page::{Frame, page, shown};
 use super::preview::{self, Candidate, Standing};
 use super::requirements;
-use super::words::{Sign, ago, flag};
+use super::words::{Sign, ago};
 use super::world::{self, Point};
 use crate::clock;
 use crate::http::App;
@@ -37,6 +37,8 @@ const EXPLAINED: usize = 20;
 const COLUMNS: usize = 20;
 /// How many of its moves are looked at for where it has been.
 const LAST_MOVES: u32 = 20;
+/// How many of its moves' numbers stand at an arc.
+const NUMBERS: usize = 4;
 /// How far marks are from each other, in the map's units.
 const APART: f64 = 50.0;
 /// Rounds in which marks that are too close move from each other.
@@ -96,10 +98,13 @@ struct Mark {
     anchor: Option<(i64, i64)>,
 }
 
-/// From one stop to the next.
+/// From one stop to the next, as often as it was gone.
 struct Arc {
     path: String,
-    number: usize,
+    /// Which of the moves these were.
+    label: String,
+    /// Of the label.
+    width: usize,
     x: i64,
     y: i64,
 }
@@ -277,7 +282,7 @@ async fn stops(app: &App, caller: &Caller, container: &Container) -> Result<Vec<
 }
 
 fn named(country: Country) -> String {
-    format!("{} {} ({country})", flag(country), country.name())
+    format!("{} ({country})", country.name())
 }
 
 /// Where a candidate is, as a row of the matrix: what is not known comes last.
@@ -473,7 +478,7 @@ fn spread(points: &mut [Point]) {
 }
 
 /// From each stop to the next: from mark to mark, or from country to country where an edge has no
-/// mark of its own.
+/// mark of its own. A way that was gone several times is one arc.
 fn arcs(past: &[Stop], marks: &[Mark]) -> Vec<Arc> {
     let at = |stop: &Stop| -> Option<Point> {
         let link = format!("/edges/{}", stop.edge);
@@ -485,42 +490,64 @@ fn arcs(past: &[Stop], marks: &[Mark]) -> Vec<Arc> {
             None => stop.place.and_then(world::point),
         }
     };
-    let mut travelled: HashMap<(&str, &str), u32> = HashMap::new();
-    let mut arcs = Vec::new();
+    let mut ways: Vec<(&Stop, &Stop, Vec<String>)> = Vec::new();
     for (index, (from, to)) in past.iter().zip(past.iter().skip(1)).enumerate() {
-        let times = travelled.entry((&from.edge, &to.edge)).or_default();
-        *times += 1;
-        let bend = 0.14 + 0.06 * f64::from(*times);
-        let (Some(a), Some(b)) = (at(from), at(to)) else {
-            continue;
-        };
-        let (dx, dy) = (b.x - a.x, b.y - a.y);
-        let length = dx.hypot(dy);
-        if length < 1.0 {
-            continue;
+        let number = (index + 1).to_string();
+        let known = ways
+            .iter_mut()
+            .find(|(begin, end, _)| begin.edge == from.edge && end.edge == to.edge);
+        match known {
+            Some((_, _, numbers)) => numbers.push(number),
+            None => ways.push((from, to, vec![number])),
         }
-        // Not under the marks themselves.
-        let gap = (APART / 2.0).min(length / 3.0) / length;
-        let middle = Point {
-            x: (a.x + b.x) / 2.0 + dy * bend,
-            y: (a.y + b.y) / 2.0 - dx * bend,
-        };
-        let toward = |from: Point| Point {
-            x: from.x + (middle.x - from.x) * gap * 2.0,
-            y: from.y + (middle.y - from.y) * gap * 2.0,
-        };
-        let (begin, end) = (toward(a), toward(b));
-        arcs.push(Arc {
-            path: format!(
-                "M{:.0} {:.0}Q{:.0} {:.0} {:.0} {:.0}",
-                begin.x, begin.y, middle.x, middle.y, end.x, end.y
-            ),
-            number: index + 1,
-            x: ((a.x + b.x) / 4.0 + middle.x / 2.0).round() as i64,
-            y: ((a.y + b.y) / 4.0 + middle.y / 2.0).round() as i64,
-        });
     }
-    arcs
+    ways.into_iter()
+        .filter_map(|(from, to, numbers)| arc(at(from)?, at(to)?, &numbers))
+        .collect()
+}
+
+/// `None` where both ends are in one place.
+fn arc(from: Point, to: Point, numbers: &[String]) -> Option<Arc> {
+    let (dx, dy) = (to.x - from.x, to.y - from.y);
+    let length = dx.hypot(dy);
+    if length < 1.0 {
+        return None;
+    }
+    // There and back bend to different sides; a short one is seen beside its marks.
+    let bend = 0.2 + (60.0 / length).min(1.2);
+    let middle = Point {
+        x: (from.x + to.x) / 2.0 + dy * bend,
+        y: (from.y + to.y) / 2.0 - dx * bend,
+    };
+    // Not under the marks themselves.
+    let toward = |end: Point| {
+        let (dx, dy) = (middle.x - end.x, middle.y - end.y);
+        let gap = APART * 0.55 / dx.hypot(dy).max(APART);
+        Point {
+            x: end.x + dx * gap,
+            y: end.y + dy * gap,
+        }
+    };
+    let (begin, end) = (toward(from), toward(to));
+    let mut label = numbers
+        .iter()
+        .take(NUMBERS)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(" ");
+    if numbers.len() > NUMBERS {
+        label.push('…');
+    }
+    Some(Arc {
+        path: format!(
+            "M{:.0} {:.0}Q{:.0} {:.0} {:.0} {:.0}",
+            begin.x, begin.y, middle.x, middle.y, end.x, end.y
+        ),
+        width: 14 + 11 * label.chars().count(),
+        label,
+        x: ((begin.x + end.x) / 4.0 + middle.x / 2.0).round() as i64,
+        y: ((begin.y + end.y) / 4.0 + middle.y / 2.0).round() as i64,
+    })
 }
 
 /// Country × organization: an edge that several manage stands in the column of each.

@@ -393,8 +393,13 @@ async fn where_it_has_been_is_drawn_in_order_and_told() {
     plane.end_of(&mover, &denied).await;
     let page = browser.get(path).await;
     let html = page.is(200);
-    assert_eq!(html.matches(r#"class="arc""#).count(), 3, "{html}");
-    let (_, stops) = html.split_once(r#"<ol class="stops">"#).unwrap();
+    // There and back; there again is the same way.
+    assert_eq!(html.matches(r#"class="arc""#).count(), 2, "{html}");
+    for moves in ["1 3", "2"] {
+        let label = format!(r#"<text y="7">{moves}</text>"#);
+        assert!(html.contains(&label), "{moves}: {html}");
+    }
+    let (_, stops) = html.split_once(r#"<ol class="stops" start="0">"#).unwrap();
     let stops = stops.split("</ol>").next().unwrap();
     let been: Vec<&str> = stops
         .split(r#"<li><a href="/edges/"#)
