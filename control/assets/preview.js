@@ -38,10 +38,9 @@ function tell(form, fresh) {
       pick.value = "";
     }
   }
-  form.querySelectorAll(":scope > .notice, :scope > .card > .notice").forEach((old) => old.remove());
-  const notices = fresh.querySelectorAll(".notice");
-  const token = form.querySelector("[name=form_token]");
-  token?.after(...notices);
+  // What is wrong is told at its field; a notice of it would take the focus from who types.
+  form.querySelectorAll(".notice").forEach((old) => old.remove());
+  form.querySelector("[name=form_token]").after(...fresh.querySelectorAll(".notice.warn"));
 }
 
 async function preview(form) {

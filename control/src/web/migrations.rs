@@ -7,6 +7,7 @@ use carnet_api::v1::{
 };
 
 use super::access::Visitor;
+use super::choice;
 use super::containers::regions;
 use super::fields::Fields;
 use super::page::{Frame, page, shown};
@@ -31,6 +32,8 @@ pub(super) struct AttemptRow {
     pub reasons: Vec<Reason>,
     pub problems: Vec<String>,
     pub utilization: Option<Use>,
+    /// What tells it from others that are permitted, where one is chosen.
+    pub decides: Vec<String>,
     /// Comparing, and reading the utilization.
     pub took: String,
 }
@@ -63,6 +66,7 @@ pub(super) fn attempt_rows<'a>(attempts: impl IntoIterator<Item = &'a Attempt>) 
                     .utilization
                     .as_ref()
                     .map(|reading| utilization(reading, now)),
+                decides: Vec::new(),
                 took: milliseconds((attempt.compare_micros + attempt.reading_micros) / 1e3),
             }
         })
@@ -326,6 +330,8 @@ struct MovePage {
     regions: Vec<String>,
     /// Every edge that could be gone to, once it was asked.
     attempts: Option<Vec<AttemptRow>>,
+    /// For how long it stood still before.
+    stalls: Vec<String>,
     problem: Option<String>,
 }
 
@@ -336,6 +342,7 @@ async fn move_page(
     named: &str,
 ) -> Result<MovePage, ApiError> {
     let container = containers::owned(app, caller, named).await?;
+    let moves = choice::completed(app, caller, &container.id.to_string()).await?;
     Ok(MovePage {
         frame: Frame::of(visitor),
         container: container.id.to_string(),
@@ -344,6 +351,7 @@ async fn move_page(
         allow_post_copy: container.allow_post_copy,
         regions: regions(app, caller).await?,
         attempts: None,
+        stalls: choice::stalls(&moves),
         problem: None,
     })
 }
@@ -388,9 +396,9 @@ pub(super) async fn audit(
     match audits::dry_run(&app, &caller, asked).await {
         Ok(report) => {
             let mut again = move_page(&app, &visitor, &caller, &name).await?;
-            let mut attempts = report.attempts;
-            attempts.sort_by(|one, other| one.edge_name.cmp(&other.edge_name));
-            again.attempts = Some(attempt_rows(&attempts));
+            let moves = choice::completed(&app, &caller, &again.container).await?;
+            let rows = choice::rows(&app, &caller, report.attempts, &moves);
+            again.attempts = Some(rows.await?);
             shown(&again)
         }
         Err(error) => refused(&app, &visitor, &caller, &name, error).await,

@@ -9,6 +9,7 @@
 pub mod access;
 mod account;
 mod asset;
+mod choice;
 mod containers;
 mod edges;
 mod fields;
