@@ -11,6 +11,7 @@ use super::choice;
 use super::containers::regions;
 use super::fields::Fields;
 use super::page::{Frame, page, shown};
+use super::progress;
 use super::words::{Sign, Use, ago, bytes, milliseconds, utilization};
 use crate::clock;
 use crate::http::App;
@@ -194,6 +195,8 @@ struct MigrationPage {
     can_be_cancelled: bool,
     strategy: Option<String>,
     sent: Option<[String; 3]>,
+    rate: Option<String>,
+    left: Option<String>,
     phases: Vec<PhaseRow>,
     steps: Vec<StepRow>,
     attempts: Vec<AttemptRow>,
@@ -270,6 +273,13 @@ pub(super) async fn show(
     Named(id): Named,
 ) -> Result<Response, ApiError> {
     let migration = migrations::visible(&app, &caller, &id).await?;
+    let left = if migration.state.is_ended() {
+        None
+    } else {
+        let earlier = choice::completed(&app, &caller, &migration.container.to_string()).await?;
+        let last = earlier.first();
+        last.and_then(|last| progress::left(&migration, last, clock::now()))
+    };
     let sent = migration.transferred;
     let was_sent = sent.rootfs_ahead_bytes + sent.rootfs_difference_bytes + sent.image_bytes > 0;
     shown(&MigrationPage {
@@ -286,6 +296,8 @@ pub(super) async fn show(
             .strategy
             .as_ref()
             .map(|chosen| format!("{}: {}", strategy(chosen.strategy), chosen.reason)),
+        rate: progress::rate(&migration),
+        left,
         sent: was_sent.then(|| {
             [
                 bytes(sent.rootfs_ahead_bytes),

@@ -20,6 +20,7 @@ mod map;
 mod migrations;
 mod page;
 mod preview;
+mod progress;
 mod requirements;
 mod session;
 mod throttle;

@@ -188,6 +188,18 @@ async fn a_move_is_begun_followed_and_seen_to_end() {
         list.html
     );
     assert!(browser.get("/migrations").await.is(200).contains(&path));
+
+    // With a move that can be gone by, the next one says how long it may take.
+    assert!(!html.contains("Time left"), "it has ended: {html}");
+    plane.agents.moves.close();
+    let back = plane.start_move(&mover, &id, "north").await;
+    plane.agents.moves.until_waiting(1).await;
+    let page = browser.get(&format!("/migrations/{}", back.id)).await;
+    let html = page.is(200);
+    assert!(html.contains("Time left"), "{html}");
+    assert!(html.contains("its last move"), "{html}");
+    plane.agents.moves.open();
+    plane.end_of(&mover, &back).await;
 }
 
 #[tokio::test]
