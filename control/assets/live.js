@@ -9,7 +9,17 @@ function isBusy() {
   const fields = [...main.querySelectorAll("input:not([type=hidden]), select, textarea")];
   return fields.some((field) => field === document.activeElement
     || (field.defaultValue !== undefined && field.value !== field.defaultValue)
-    || (field.defaultChecked !== undefined && field.checked !== field.defaultChecked));
+    || (field.defaultChecked !== undefined && field.checked !== field.defaultChecked)
+    || isChosenAnew(field));
+}
+
+/** Whether something else is chosen in a list than the page came with. */
+function isChosenAnew(field) {
+  if (field.options === undefined) {
+    return false;
+  }
+  const came = [...field.options].findIndex((option) => option.defaultSelected);
+  return field.selectedIndex !== Math.max(came, 0);
 }
 
 async function update() {

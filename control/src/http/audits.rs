@@ -3,7 +3,8 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use carnet_api::v1::{Attempt, AttemptOutcome, AuditReport, CreateAudit, Problem};
-use carnet_core::policy::{self, Requirements, Verdict};
+use carnet_core::ids::AccountId;
+use carnet_core::policy::{self, Attributes, Requirements, Utilization, Verdict};
 use futures_util::{StreamExt, stream};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -42,14 +43,14 @@ pub(crate) async fn dry_run(
     })
 }
 
-/// Holds requirements that are not of a container yet against every edge that the caller may use,
+/// Holds requirements, which may be saved or not, against every edge that their owner may use,
 /// with its utilization as it is now. Nothing was decided, and nothing is entered.
 pub(crate) async fn preview(
     app: &App,
-    caller: &Caller,
+    owner: AccountId,
     requirements: &Requirements,
-) -> Result<Vec<Attempt>, ApiError> {
-    let edges = app.store.usable_edges(caller.account).await?;
+) -> Result<Vec<(Attributes, Attempt)>, ApiError> {
+    let edges = app.store.usable_edges(owner).await?;
     let attempts = edges.iter().map(async |edge| {
         let (utilization, problems, took) = if edge.enrolled {
             let (reading, took) = read(app.agents.as_ref(), &edge.endpoint, clock::now).await;
@@ -70,7 +71,7 @@ pub(crate) async fn preview(
             now,
             MAX_READING_AGE_MS,
         );
-        Attempt {
+        let attempt = Attempt {
             edge: edge.endpoint.edge,
             edge_name: edge.endpoint.name.clone(),
             attributes_revision: edge.attributes_revision,
@@ -88,10 +89,22 @@ pub(crate) async fn preview(
                 Verdict::Permit if !problems.is_empty() => AttemptOutcome::NotReady { problems },
                 Verdict::Permit => AttemptOutcome::Permitted,
             },
-        }
+        };
+        (edge.attributes.clone(), attempt)
     });
     let attempts: Vec<_> = attempts.collect();
     Ok(stream::iter(attempts).buffered(AT_A_TIME).collect().await)
+}
+
+/// Whether the audit had a reading that counts.
+pub(crate) fn had_fresh_reading(attempt: &Attempt) -> bool {
+    let read_at = attempt
+        .utilization
+        .as_ref()
+        .map(|reading| reading.read_at_ms);
+    read_at
+        .and_then(|read_at| Utilization::new(0, 0, read_at))
+        .is_some_and(|reading| reading.is_fresh(attempt.audited_at_ms, MAX_READING_AGE_MS))
 }
 
 /// Audits every candidate of a destination, with its utilization as it is now. Nothing is moved;

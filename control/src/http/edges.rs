@@ -250,15 +250,34 @@ pub(crate) async fn add(app: &App, caller: &Caller, asked: RegisterEdge) -> Resu
         created_at: clock::now(),
     };
     match app.store.create_edge(&new).await {
-        Err(error) if error.is_duplicate() => Err(ApiError::conflict(format!(
-            "there is an edge named `{}`, or one at `{}`, already",
-            new.name, new.address
-        ))),
+        Err(error) if error.is_duplicate() => Err(taken(app, &new).await?),
         done => {
             done?;
             own(app, caller, &new.name).await
         }
     }
+}
+
+/// What of a new edge another one has already, each at its field.
+async fn taken(app: &App, new: &NewEdge) -> Result<ApiError, StoreError> {
+    let named = app.store.edge(&new.name).await?;
+    let is_there = named
+        .as_ref()
+        .is_none_or(|edge| edge.address == new.address);
+    let mut error = ApiError::conflict(format!(
+        "there is an edge named `{}`, or one at `{}`, already",
+        new.name, new.address
+    ));
+    if named.is_some() {
+        let fault = ApiError::fault("name", &new.name, "taken", "a name that no edge has");
+        error.0.faults.extend(fault.0.faults);
+    }
+    if is_there {
+        let allowed = "an address at which no other edge's agent listens";
+        let fault = ApiError::fault("address", &new.address, "taken", allowed);
+        error.0.faults.extend(fault.0.faults);
+    }
+    Ok(error)
 }
 
 /// Replaces the attributes of an edge of the caller's.

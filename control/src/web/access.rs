@@ -74,6 +74,12 @@ pub const PAGES: &[(Method, &str, Access)] = &[
         CONTAINER_OWNER,
     ),
     (
+        Method::GET,
+        "/containers/{container}/map",
+        MIGRATION_READERS,
+    ),
+    (Method::POST, "/containers/{container}/map", CONTAINER_OWNER),
+    (
         Method::POST,
         "/containers/{container}/claim",
         CONTAINER_OWNER,

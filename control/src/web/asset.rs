@@ -41,6 +41,11 @@ static LIVE: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("live", "js", "text/javascript; charset=utf-8", text)
 });
 
+static PREVIEW: LazyLock<Asset> = LazyLock::new(|| {
+    let text = include_str!("../../assets/preview.js");
+    Asset::new("preview", "js", "text/javascript; charset=utf-8", text)
+});
+
 static ICON: LazyLock<Asset> = LazyLock::new(|| {
     let text = include_str!("../../assets/icon.svg");
     Asset::new("icon", "svg", "image/svg+xml", text)
@@ -56,6 +61,11 @@ pub(super) fn live_path() -> String {
     LIVE.path()
 }
 
+/// Where the module is that shows what a form would do, as it is filled in.
+pub(super) fn preview_path() -> String {
+    PREVIEW.path()
+}
+
 /// Where the icon is.
 pub(super) fn icon_path() -> String {
     ICON.path()
@@ -63,7 +73,7 @@ pub(super) fn icon_path() -> String {
 
 /// Answers with a file that pages load.
 pub(super) async fn serve(Named(file): Named) -> Response {
-    let known = [&*STYLE, &*LIVE, &*ICON];
+    let known = [&*STYLE, &*LIVE, &*PREVIEW, &*ICON];
     let Some(asset) = known.into_iter().find(|asset| asset.name == file) else {
         return super::told(ApiError::not_found("file", &file).0);
     };

@@ -5,28 +5,26 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use carnet_api::v1::{
-    Attempt, Container, ContainerRegistration, ContainerState, RegisterContainer,
-};
+use carnet_api::v1::{Container, ContainerRegistration, ContainerState, RegisterContainer};
 use carnet_core::ids::{ContainerId, EdgeId};
-use carnet_core::policy::{Element, Requirements, attributes_from_json, requirements_from_json};
+use carnet_core::policy::{Element, attributes_from_json, requirements_from_json};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::access::Visitor;
-use super::edges::policy;
 use super::fields::Fields;
 use super::form::{Field, Form, Kind};
 use super::migrations::{AttemptRow, MigrationRow, attempt_rows};
 use super::page::{Frame, Secret, page, shown};
 use super::paging::{Asked, Paged, listing, paged};
+use super::preview;
+use super::requirements;
 use super::words::{Sign, lasting};
 use crate::clock;
 use crate::http::App;
 use crate::http::access::Caller;
 use crate::http::listing::Listing;
 use crate::http::problem::{ApiError, Named};
-use crate::http::{audits, containers, edges, migrations};
+use crate::http::{containers, edges, migrations};
 use crate::store::listing::Whose;
 
 /// How many of its last moves a container's page lists.
@@ -166,57 +164,6 @@ pub(super) async fn list(
     })
 }
 
-/// What is asked about a container's requirements, in the order of the paper's table.
-fn requirement_fields() -> Vec<Field> {
-    let described = |element: Element| -> (&'static str, &'static str) {
-        match element {
-            Element::AllowedLocations => (
-                "Countries where it may be",
-                "Countries by their codes, and regions: jp,us,region:B. A leading - excludes: -de.",
-            ),
-            Element::AllowedOrganizations => (
-                "Organizations that may manage the edge",
-                "Separated by commas; a leading - excludes. All that manage the edge must be allowed.",
-            ),
-            Element::AllowedManufacturers => (
-                "Manufacturers of the edge",
-                "Separated by commas; a leading - excludes.",
-            ),
-            Element::Virtualization => ("Virtualization tool", "Such as lxc."),
-            Element::MaxCpuPercent => ("CPU use at the most, %", "Of the edge, when it is asked."),
-            Element::MaxMemoryPercent => (
-                "Memory use at the most, %",
-                "Of the edge, when it is asked.",
-            ),
-            Element::MinCpuGhz => ("CPU clock at the least, GHz", ""),
-            Element::MinMemoryGb => ("Memory at the least, GB", ""),
-            Element::AiSupport => ("AI support", ""),
-            Element::AiAccessories => ("AI accessories", "All of these, separated by commas."),
-            Element::AiFrameworks => ("AI frameworks", "All of these, separated by commas."),
-        }
-    };
-    Element::ALL
-        .into_iter()
-        .map(|element| {
-            let (label, hint) = described(element);
-            let kind = if element == Element::AiSupport {
-                let choices = [("", "not required"), ("yes", "required")];
-                let owned = choices.map(|(value, label)| (value.to_owned(), label.to_owned()));
-                Kind::Choice(owned.to_vec())
-            } else {
-                Kind::Text
-            };
-            Field::new(element.name(), label, kind)
-                .paper(element.paper_name())
-                .hint(hint)
-        })
-        .collect()
-}
-
-fn typed_requirements(typed: &Fields) -> Value {
-    policy(typed, Element::ALL.iter().map(|element| element.name()))
-}
-
 async fn register_fields(app: &App, caller: &Caller) -> Result<Form, ApiError> {
     let edges = edges::all_visible(app, caller).await?;
     let mut choices = vec![(String::new(), "choose".to_owned())];
@@ -227,12 +174,12 @@ async fn register_fields(app: &App, caller: &Caller) -> Result<Form, ApiError> {
         Field::new("edge", "Edge it is on", Kind::Choice(choices))
             .hint("One of those that you may use."),
     ];
-    fields.extend(requirement_fields());
+    fields.extend(requirements::fields_with_picks(app, caller.account).await?);
     Ok(Form::new(fields))
 }
 
 /// What is to be done with a form that is filled in.
-fn is_preview(typed: &Fields) -> bool {
+pub(super) fn is_preview(typed: &Fields) -> bool {
     typed.text("act") == "preview"
 }
 
@@ -260,21 +207,28 @@ pub(super) async fn register_form(
     })
 }
 
-/// Where what is typed would let a container go.
+/// Where what is typed would let a container go; what is hardly meant is said in `form`.
 async fn previewed(
     app: &App,
     caller: &Caller,
     typed: &Fields,
+    form: &mut Form,
 ) -> Result<Vec<AttemptRow>, ApiError> {
-    let requirements = requirements_from_json(&typed_requirements(typed))?;
-    let mut attempts = audits::preview(app, caller, &requirements).await?;
-    sort(&mut attempts);
-    Ok(attempt_rows(&attempts))
+    let requirements = requirements_from_json(&requirements::typed(typed))?;
+    let candidates = preview::candidates(app, caller.account, &requirements).await?;
+    preview::warn(form, &requirements, &candidates);
+    Ok(attempt_rows(
+        candidates.iter().map(|candidate| &candidate.attempt),
+    ))
 }
 
-/// By name: in the order of drawing nothing is found again.
-fn sort(attempts: &mut [Attempt]) {
-    attempts.sort_by(|one, other| one.edge_name.cmp(&other.edge_name));
+/// How many of the edges permit it.
+pub(super) fn permitted(rows: &[AttemptRow]) -> String {
+    let permitted = rows.iter().filter(|row| row.is_permitted).count();
+    match rows.len() {
+        1 => format!("Of 1 edge {permitted} permits it."),
+        all => format!("Of {all} edges {permitted} permit it."),
+    }
 }
 
 pub(super) async fn register(
@@ -283,14 +237,15 @@ pub(super) async fn register(
     caller: Caller,
     typed: Fields,
 ) -> Result<Response, ApiError> {
-    let form = register_fields(&app, &caller).await?.filled(&typed);
+    let mut form = register_fields(&app, &caller).await?.filled(&typed);
     let done = if is_preview(&typed) {
-        previewed(&app, &caller, &typed).await.map(Some)
+        let preview = previewed(&app, &caller, &typed, &mut form);
+        preview.await.map(Some)
     } else {
         let asked = RegisterContainer {
             name: typed.text("name").to_owned(),
             edge: typed.text("edge").to_owned(),
-            requirements: typed_requirements(&typed),
+            requirements: requirements::typed(&typed),
             allow_post_copy: false,
         };
         match containers::add(&app, &caller, asked).await {
@@ -325,21 +280,11 @@ fn answer(
     page(status, &answered)
 }
 
-fn requirements_of(container: &Container) -> Requirements {
-    requirements_from_json(&container.requirements).unwrap_or_default()
-}
-
 /// The form with what is required now.
-fn required(container: &Container) -> Form {
-    let requirements = requirements_of(container);
-    let mut fields = requirement_fields();
-    for (field, element) in fields.iter_mut().zip(Element::ALL) {
-        let written = requirements.written(element);
-        if written != "*" {
-            field.value = written;
-        }
-    }
-    Form::new(fields)
+async fn required(app: &App, container: &Container) -> Result<Form, ApiError> {
+    let mut fields = requirements::fields_with_picks(app, container.owner).await?;
+    requirements::fill(&mut fields, &requirements::of(container));
+    Ok(Form::new(fields))
 }
 
 pub(super) async fn require_form(
@@ -349,12 +294,8 @@ pub(super) async fn require_form(
     Named(name): Named,
 ) -> Result<Response, ApiError> {
     let container = containers::owned(&app, &caller, &name).await?;
-    answer(
-        &visitor,
-        required(&container),
-        Some(container.name),
-        Ok(None),
-    )
+    let form = required(&app, &container).await?;
+    answer(&visitor, form, Some(container.name), Ok(None))
 }
 
 pub(super) async fn require(
@@ -365,11 +306,12 @@ pub(super) async fn require(
     typed: Fields,
 ) -> Result<Response, ApiError> {
     let container = containers::owned(&app, &caller, &name).await?;
-    let form = required(&container).filled(&typed);
+    let mut form = required(&app, &container).await?.filled(&typed);
     let done = if is_preview(&typed) {
-        previewed(&app, &caller, &typed).await.map(Some)
+        let preview = previewed(&app, &caller, &typed, &mut form);
+        preview.await.map(Some)
     } else {
-        let asked = typed_requirements(&typed);
+        let asked = requirements::typed(&typed);
         match containers::replace_requirements(&app, &caller, &name, &asked).await {
             Ok(_) => return Ok(Redirect::to(&format!("/containers/{name}")).into_response()),
             Err(error) => Err(error),
@@ -408,7 +350,7 @@ async fn container_page(
 ) -> Result<ContainerPage, ApiError> {
     let container = containers::one(app, caller, name).await?;
     let is_own = container.owner == caller.account;
-    let requirements = requirements_of(&container);
+    let requirements = requirements::of(&container);
     // An edge's owner sees that it is there, and not where it has been.
     let moves = if is_own || caller.sees_everything() {
         let id = container.id.to_string();
@@ -428,7 +370,7 @@ async fn container_page(
         revision: container.requirements_revision,
         generation: container.generation,
         allow_post_copy: container.allow_post_copy,
-        requirements: requirement_fields()
+        requirements: requirements::fields()
             .into_iter()
             .zip(Element::ALL)
             .map(|(field, element)| RequirementRow {

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
@@ -15,11 +15,11 @@ use serde_json::{Map, Value};
 
 use super::access::Visitor;
 use super::fields::Fields;
-use super::form::{Field, Form, Kind};
+use super::form::{Field, Form, Kind, Pick};
 use super::page::{Frame, Secret, page, shown};
 use super::paging::{Asked, Paged, listing, paged};
 use super::sparkline::{Sparkline, sparkline};
-use super::words::{self, Sign, Use, ago, lasting};
+use super::words::{self, Sign, Use, ago, flag, lasting};
 use crate::clock;
 use crate::http::App;
 use crate::http::access::Caller;
@@ -153,11 +153,14 @@ pub(super) async fn list(
 /// What is asked about an edge's attributes, in the order of the paper's table.
 fn attribute_fields() -> Vec<Field> {
     let mut countries = vec![(String::new(), "not said".to_owned())];
-    countries.extend(
-        Country::every()
-            .into_iter()
-            .map(|(code, name)| (code.clone(), format!("{name} ({code})"))),
-    );
+    let every = Country::every();
+    let every = every
+        .iter()
+        .filter_map(|(code, _)| Country::from_code(code));
+    countries.extend(every.map(|country| {
+        let told = format!("{} {}", flag(country), country_name(&country));
+        (country.to_string(), told)
+    }));
     let yes_or_no = [("", "not said"), ("yes", "yes"), ("no", "no")]
         .map(|(value, label)| (value.to_owned(), label.to_owned()))
         .to_vec();
@@ -168,13 +171,21 @@ fn attribute_fields() -> Vec<Field> {
         Field::new("organizations", "Organizations", Kind::Text)
             .paper("eDAo")
             .hint("All that manage it, separated by commas."),
-        Field::new("manufacturer", "Manufacturer", Kind::Text).paper("eHRh"),
+        Field::new("manufacturer", "Manufacturer", Kind::Text)
+            .paper("eHRh")
+            .hint("Who made the machine, in one word, such as Dell."),
         Field::new("virtualization", "Virtualization tools", Kind::Text)
             .paper("eHRt")
             .hint("Separated by commas, such as lxc."),
-        Field::new("cpu_ghz", "CPU clock, GHz", Kind::Text).paper("eHRc"),
-        Field::new("memory_gb", "Memory, GB", Kind::Text).paper("eHRm"),
-        Field::new("ai_support", "AI support", Kind::Choice(yes_or_no)).paper("eHRgpu"),
+        Field::new("cpu_ghz", "CPU clock, GHz", Kind::Text)
+            .paper("eHRc")
+            .hint("Such as 2.6."),
+        Field::new("memory_gb", "Memory, GB", Kind::Text)
+            .paper("eHRm")
+            .hint("All that it has; GB are 10⁹ bytes. Such as 8."),
+        Field::new("ai_support", "AI support", Kind::Choice(yes_or_no))
+            .paper("eHRgpu")
+            .hint("Whether it has something that speeds up AI work, such as a GPU."),
         Field::new("ai_accessories", "AI accessories", Kind::Text)
             .paper("eHRac")
             .hint("Separated by commas."),
@@ -182,6 +193,44 @@ fn attribute_fields() -> Vec<Field> {
             .paper("eHRaf")
             .hint("Separated by commas."),
     ]
+}
+
+/// With what is said of the edges that the owner has already, to pick from: one thing is to have
+/// one name.
+async fn with_known(app: &App, caller: &Caller, mut form: Form) -> Result<Form, ApiError> {
+    let edges = edges::all_visible(app, caller).await?;
+    let own = edges
+        .iter()
+        .filter(|edge| edge.owner == Some(caller.account));
+    let own: Vec<Attributes> = own.map(declared).collect();
+    for field in &mut form.fields {
+        let said: BTreeSet<String> = own
+            .iter()
+            .map(|edge| edge.written(field.name))
+            .filter(|written| written != "-")
+            .flat_map(|written| written.split(',').map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        let what = match field.name {
+            "region" | "manufacturer" => {
+                field.known = said.into_iter().collect();
+                continue;
+            }
+            "organizations" => "an organization",
+            "virtualization" => "a tool",
+            "ai_accessories" => "an accessory",
+            "ai_frameworks" => "a framework",
+            _ => continue,
+        };
+        if !said.is_empty() {
+            let values = said.into_iter().map(|name| (name.clone(), name)).collect();
+            field.pick = Some(Pick {
+                what,
+                groups: vec![("Of your other edges", values)],
+                excludes: false,
+            });
+        }
+    }
+    Ok(form)
 }
 
 fn register_fields() -> Form {
@@ -197,7 +246,7 @@ fn register_fields() -> Form {
 /// The fields of a policy that are filled in, as the API takes them.
 pub(super) fn policy<'a>(typed: &Fields, names: impl Iterator<Item = &'a str>) -> Value {
     let filled: Map<String, Value> = names
-        .map(|name| (name.to_owned(), typed.text(name)))
+        .map(|name| (name.to_owned(), typed.list(name)))
         .filter(|(_, text)| !text.is_empty())
         .map(|(name, text)| (name, text.into()))
         .collect();
@@ -217,10 +266,14 @@ struct EdgeFormPage {
     edge: Option<String>,
 }
 
-pub(super) async fn register_form(visitor: Visitor) -> Result<Response, ApiError> {
+pub(super) async fn register_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    caller: Caller,
+) -> Result<Response, ApiError> {
     shown(&EdgeFormPage {
         frame: Frame::of(&visitor),
-        form: register_fields(),
+        form: with_known(&app, &caller, register_fields()).await?,
         edge: None,
     })
 }
@@ -240,7 +293,8 @@ pub(super) async fn register(
         Ok(edge) => Ok(Redirect::to(&format!("/edges/{}", edge.name)).into_response()),
         Err(error) => {
             let status = error.status();
-            let form = register_fields().filled(&typed).refused(error)?;
+            let form = with_known(&app, &caller, register_fields()).await?;
+            let form = form.filled(&typed).refused(error)?;
             let frame = Frame::of(&visitor);
             let edge = None;
             page(status, &EdgeFormPage { frame, form, edge })
@@ -343,6 +397,17 @@ struct EdgePage {
     secret: Option<Secret>,
 }
 
+impl EdgePage {
+    /// What the agent found, and its owner has not said.
+    fn undeclared(&self) -> Vec<&'static str> {
+        self.attributes
+            .iter()
+            .filter(|row| row.declared == "-" && !row.detected.is_empty())
+            .map(|row| row.label)
+            .collect()
+    }
+}
+
 fn share_fields() -> Form {
     Form::new(vec![
         Field::new("grantee", "Container owner", Kind::Text)
@@ -410,6 +475,16 @@ fn described(edge: &Edge) -> Form {
             .map(|facts| detected(facts, field.name))
             .unwrap_or_default();
         let written = declared.written(field.name);
+        let exceeds = edge
+            .contradictions
+            .iter()
+            .any(|contradiction| contradiction.attribute == field.name);
+        if exceeds {
+            let found = if found.is_empty() { "nothing" } else { &found };
+            field.warnings.push(format!(
+                "Declared is `{written}`, and the agent found {found}."
+            ));
+        }
         if !found.is_empty() {
             field.hint = format!("The agent found: {found}. {}", field.hint);
         }
@@ -427,7 +502,7 @@ pub(super) async fn describe_form(
     let edge = edges::own(&app, &caller, &name).await?;
     shown(&EdgeFormPage {
         frame: Frame::of(&visitor),
-        form: described(&edge),
+        form: with_known(&app, &caller, described(&edge)).await?,
         edge: Some(edge.name),
     })
 }
@@ -444,7 +519,8 @@ pub(super) async fn describe(
         Ok(edge) => Ok(Redirect::to(&format!("/edges/{}", edge.name)).into_response()),
         Err(error) => {
             let status = error.status();
-            let form = described(&edge).filled(&typed).refused(error)?;
+            let form = with_known(&app, &caller, described(&edge)).await?;
+            let form = form.filled(&typed).refused(error)?;
             let frame = Frame::of(&visitor);
             let edge = Some(edge.name);
             page(status, &EdgeFormPage { frame, form, edge })

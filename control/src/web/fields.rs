@@ -5,6 +5,16 @@ use axum::http::request::Parts;
 
 use crate::http::problem::ApiError;
 
+/// The field in which something is picked for the list `name`.
+pub(super) fn pick_name(name: &str) -> String {
+    format!("{name}_pick")
+}
+
+/// The field that says how it is meant: `allowed` or `excluded`.
+pub(super) fn pick_as_name(name: &str) -> String {
+    format!("{name}_as")
+}
+
 /// What was filled into a form.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fields(Arc<Vec<(String, String)>>);
@@ -25,6 +35,28 @@ impl Fields {
     /// The same as it was typed: blanks are a part of a password.
     pub(super) fn raw(&self, name: &str) -> &str {
         self.all(name).next().unwrap_or_default()
+    }
+
+    /// The text of a list, and what was picked for it from the list beside.
+    pub(super) fn list(&self, name: &str) -> String {
+        let text = self.text(name);
+        let picked = self.text(&pick_name(name));
+        if picked.is_empty() {
+            return text.to_owned();
+        }
+        let sign = if self.text(&pick_as_name(name)) == "excluded" {
+            "-"
+        } else {
+            ""
+        };
+        let picked = format!("{sign}{picked}");
+        if text.is_empty() || text == "*" {
+            picked
+        } else if text.split(',').any(|listed| listed.trim() == picked) {
+            text.to_owned()
+        } else {
+            format!("{text},{picked}")
+        }
     }
 
     /// Every value of a field.

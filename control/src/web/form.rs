@@ -1,6 +1,6 @@
 use carnet_api::v1::InputFault;
 
-use super::fields::Fields;
+use super::fields::{Fields, pick_as_name, pick_name};
 use crate::http::problem::ApiError;
 use crate::secret;
 
@@ -25,6 +25,23 @@ pub(super) struct Field {
     pub hint: String,
     pub value: String,
     pub faults: Vec<InputFault>,
+    /// What can be saved, and is hardly meant.
+    pub warnings: Vec<String>,
+    /// What can be picked for it.
+    pub pick: Option<Pick>,
+    /// What is known to be somewhere, of which one can be chosen while typing.
+    pub known: Vec<String>,
+}
+
+/// A list from which values are picked into a field that holds several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pick {
+    /// What is picked: `country`.
+    pub what: &'static str,
+    /// What is sent and what is shown, under a heading each.
+    pub groups: Vec<(&'static str, Vec<(String, String)>)>,
+    /// Whether it can be excluded, too.
+    pub excludes: bool,
 }
 
 /// How a field is filled in.
@@ -51,6 +68,9 @@ impl Field {
             hint: String::new(),
             value: String::new(),
             faults: Vec::new(),
+            warnings: Vec::new(),
+            pick: None,
+            known: Vec::new(),
         }
     }
 
@@ -70,6 +90,14 @@ impl Field {
         self
     }
 
+    pub(super) fn pick_name(&self) -> String {
+        pick_name(self.name)
+    }
+
+    pub(super) fn pick_as_name(&self) -> String {
+        pick_as_name(self.name)
+    }
+
     /// Whether the box of this value is ticked, or the choice made.
     pub(super) fn is_chosen(&self, value: &str) -> bool {
         self.value.split(',').any(|chosen| chosen == value)
@@ -84,6 +112,9 @@ impl Field {
         if !self.faults.is_empty() {
             ids.push(format!("{}-faults", self.name));
         }
+        if !self.warnings.is_empty() {
+            ids.push(format!("{}-warnings", self.name));
+        }
         ids.join(" ")
     }
 }
@@ -96,6 +127,8 @@ pub(super) struct Form {
     pub problem: Option<String>,
     /// Faults of what is no field here.
     pub faults: Vec<InputFault>,
+    /// What can be saved as a whole, and is hardly meant.
+    pub warnings: Vec<String>,
 }
 
 impl Form {
@@ -104,6 +137,7 @@ impl Form {
             fields,
             problem: None,
             faults: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -113,7 +147,7 @@ impl Form {
             field.value = match field.kind {
                 Kind::NewPassword | Kind::Password => String::new(),
                 Kind::Boxes(_) => typed.all(field.name).collect::<Vec<_>>().join(","),
-                _ => typed.text(field.name).to_owned(),
+                _ => typed.list(field.name),
             };
         }
         self

@@ -10,12 +10,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::access::Visitor;
+use super::choice;
 use super::containers::regions;
 use super::fields::Fields;
 use super::ledger::{permit_text, proof_file};
 use super::page::{Frame, page, shown};
 use super::paging::{Asked, Paged, cut, listing, paged};
 use super::permit::PermitText;
+use super::progress;
 use super::words::{Sign, Use, ago, bytes, milliseconds, utilization};
 use crate::clock;
 use crate::http::App;
@@ -37,14 +39,16 @@ pub(super) struct AttemptRow {
     pub reasons: Vec<Reason>,
     pub problems: Vec<String>,
     pub utilization: Option<Use>,
+    /// What tells it from others that are permitted, where one is chosen.
+    pub decides: Vec<String>,
     /// Comparing, and reading the utilization.
     pub took: String,
 }
 
-pub(super) fn attempt_rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
+pub(super) fn attempt_rows<'a>(attempts: impl IntoIterator<Item = &'a Attempt>) -> Vec<AttemptRow> {
     let now = clock::now();
     attempts
-        .iter()
+        .into_iter()
         .map(|attempt| {
             let (verdict, reasons, problems) = match &attempt.outcome {
                 AttemptOutcome::Permitted => {
@@ -69,6 +73,7 @@ pub(super) fn attempt_rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
                     .utilization
                     .as_ref()
                     .map(|reading| utilization(reading, now)),
+                decides: Vec::new(),
                 took: milliseconds((attempt.compare_micros + attempt.reading_micros) / 1e3),
             }
         })
@@ -231,6 +236,8 @@ struct MigrationPage {
     can_be_cancelled: bool,
     strategy: Option<String>,
     sent: Option<[String; 3]>,
+    rate: Option<String>,
+    left: Option<String>,
     phases: Vec<PhaseRow>,
     steps: Vec<StepRow>,
     attempts: Paged<AttemptRow>,
@@ -315,6 +322,13 @@ pub(super) async fn show(
         ROWS,
         attempt_rows(&migration.attempts),
     );
+    let left = if migration.state.is_ended() {
+        None
+    } else {
+        let earlier = choice::completed(&app, &caller, &migration.container.to_string()).await?;
+        let last = earlier.first();
+        last.and_then(|last| progress::left(&migration, last, clock::now()))
+    };
     let sent = migration.transferred;
     let was_sent = sent.rootfs_ahead_bytes + sent.rootfs_difference_bytes + sent.image_bytes > 0;
     shown(&MigrationPage {
@@ -331,6 +345,8 @@ pub(super) async fn show(
             .strategy
             .as_ref()
             .map(|chosen| format!("{}: {}", strategy(chosen.strategy), chosen.reason)),
+        rate: progress::rate(&migration),
+        left,
         sent: was_sent.then(|| {
             [
                 bytes(sent.rootfs_ahead_bytes),
@@ -386,6 +402,8 @@ struct MovePage {
     regions: Vec<String>,
     /// Every edge that could be gone to, once it was asked.
     attempts: Option<Vec<AttemptRow>>,
+    /// For how long it stood still before.
+    stalls: Vec<String>,
     problem: Option<String>,
 }
 
@@ -396,6 +414,7 @@ async fn move_page(
     named: &str,
 ) -> Result<MovePage, ApiError> {
     let container = containers::owned(app, caller, named).await?;
+    let moves = choice::completed(app, caller, &container.id.to_string()).await?;
     Ok(MovePage {
         frame: Frame::of(visitor),
         container: container.id.to_string(),
@@ -404,6 +423,7 @@ async fn move_page(
         allow_post_copy: container.allow_post_copy,
         regions: regions(app, caller).await?,
         attempts: None,
+        stalls: choice::stalls(&moves),
         problem: None,
     })
 }
@@ -448,9 +468,9 @@ pub(super) async fn audit(
     match audits::dry_run(&app, &caller, asked).await {
         Ok(report) => {
             let mut again = move_page(&app, &visitor, &caller, &name).await?;
-            let mut attempts = report.attempts;
-            attempts.sort_by(|one, other| one.edge_name.cmp(&other.edge_name));
-            again.attempts = Some(attempt_rows(&attempts));
+            let moves = choice::completed(&app, &caller, &again.container).await?;
+            let rows = choice::rows(&app, &caller, report.attempts, &moves);
+            again.attempts = Some(rows.await?);
             shown(&again)
         }
         Err(error) => refused(&app, &visitor, &caller, &name, error).await,

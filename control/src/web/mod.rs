@@ -11,6 +11,7 @@ mod account;
 mod accounts;
 mod admin;
 mod asset;
+mod choice;
 mod containers;
 mod edges;
 mod export;
@@ -18,15 +19,20 @@ mod fields;
 mod form;
 mod ledger;
 mod live;
+mod map;
 mod migrations;
 mod page;
 mod paging;
 mod permit;
+mod preview;
+mod progress;
+mod requirements;
 mod session;
 mod sparkline;
 mod stays;
 mod throttle;
 mod words;
+mod world;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -122,6 +128,10 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(app: App) -> Router<S> {
         .route(
             "/containers/{container}/requirements",
             get(containers::require_form).post(containers::require),
+        )
+        .route(
+            "/containers/{container}/map",
+            get(map::show).post(map::change),
         )
         .route("/containers/{container}/claim", post(containers::claim))
         .route(

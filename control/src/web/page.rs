@@ -29,6 +29,7 @@ pub(super) struct Frame {
     pub icon: String,
     pub style: String,
     pub live: String,
+    pub preview: String,
 }
 
 impl Default for Frame {
@@ -43,6 +44,7 @@ impl Default for Frame {
             icon: asset::icon_path(),
             style: asset::style_path(),
             live: asset::live_path(),
+            preview: asset::preview_path(),
         }
     }
 }

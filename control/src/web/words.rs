@@ -2,6 +2,7 @@
 
 use carnet_api::v1::{Health, HealthState, Role, UtilizationReading};
 use carnet_core::instant::UnixMillis;
+use carnet_core::policy::Country;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
@@ -95,6 +96,14 @@ pub(super) fn bytes(bytes: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.1} MB", amount / 1e6),
         _ => format!("{:.2} GB", amount / 1e9),
     }
+}
+
+/// A country's flag, as an emoji: its code in letters of their own.
+pub(super) fn flag(country: Country) -> String {
+    let letters = country.code().bytes();
+    letters
+        .filter_map(|letter| char::from_u32(0x1f1e6 + u32::from(letter.checked_sub(b'a')?)))
+        .collect()
 }
 
 /// An instant, for who compares it with others.

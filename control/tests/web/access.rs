@@ -57,8 +57,9 @@ fn hold(page: &Page) {
         page.html
     );
     for script in page.html.split("<script").skip(1) {
-        let ours = r#" type="module" src="/assets/live-"#;
-        assert!(script.starts_with(ours), "{script}");
+        let ours = ["live", "preview"];
+        let ours = ours.map(|name| format!(r#" type="module" src="/assets/{name}-"#));
+        assert!(ours.iter().any(|it| script.starts_with(it)), "{script}");
         assert!(script.contains(r#".js"></script>"#), "{script}");
     }
 }

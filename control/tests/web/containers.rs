@@ -320,11 +320,13 @@ async fn anothers_container_is_as_if_it_were_not_there() {
         "forget",
         "audit",
         "move",
+        "map",
     ];
     let mut paths = vec![
         (Method::GET, "/containers/{}".to_owned()),
         (Method::GET, "/containers/{}/requirements".to_owned()),
         (Method::GET, "/containers/{}/move".to_owned()),
+        (Method::GET, "/containers/{}/map".to_owned()),
     ];
     paths.extend(posts.map(|act| (Method::POST, format!("/containers/{{}}/{act}"))));
     let ask = async |browser: &mut Browser, method: &Method, path: &str| -> Page {

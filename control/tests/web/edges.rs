@@ -101,6 +101,42 @@ async fn every_fault_of_an_edge_is_told_at_its_field_with_what_was_meant() {
         "{}",
         page.html
     );
+    for (field, of_another) in [("name", "address"), ("address", "name")] {
+        assert!(page.faults_at(field).contains("taken"), "{}", page.html);
+        // The one that is taken, and not the other.
+        let other = match of_another {
+            "name" => ("name", "south"),
+            _ => ("address", "192.0.2.8:7443"),
+        };
+        let mut typed: Vec<(&str, &str)> = NORTH.to_vec();
+        typed.retain(|(name, _)| *name != of_another);
+        typed.push(other);
+        let page = browser
+            .fill("/register-edge", "/register-edge", &typed)
+            .await;
+        page.is(409);
+        assert!(page.faults_at(field).contains("taken"), "{}", page.html);
+        assert_eq!(page.faults_at(of_another), "", "{}", page.html);
+    }
+    // What was said of one edge can be picked for the next.
+    let page = browser.get("/register-edge").await;
+    let html = page.is(200);
+    assert!(
+        html.contains(r#"<option value="caA">caA</option>"#),
+        "{html}"
+    );
+    let picked = [
+        ("name", "south"),
+        ("address", "192.0.2.8:7443"),
+        ("organizations", "caZ"),
+        ("organizations_pick", "caA"),
+    ];
+    browser
+        .fill("/register-edge", "/register-edge", &picked)
+        .await
+        .leads_to("/edges/south");
+    let page = browser.get("/edges/south").await;
+    assert!(page.is(200).contains("caA,caZ"), "{}", page.html);
 }
 
 #[tokio::test]
@@ -121,6 +157,16 @@ async fn what_is_declared_stands_beside_what_was_found_and_can_be_changed() {
 
     let form = browser.get("/edges/north/attributes").await;
     assert!(form.is(200).contains(r#"name="cpu_ghz" value="9.9""#));
+    assert!(
+        form.html
+            .contains("Declared is <code>9.9</code>, and the agent found 2.4."),
+        "{}",
+        form.html
+    );
+    assert!(
+        html.contains("found what you have not declared:</strong> Memory, GB."),
+        "{html}"
+    );
     // Where nothing is declared, what was found is offered.
     assert!(
         form.html.contains(r#"name="memory_gb" value="8""#),

@@ -31,6 +31,7 @@ mod forgery;
 mod ledger;
 mod live;
 mod log_in;
+mod map;
 mod markup;
 mod migrations;
 mod paging;

@@ -83,6 +83,52 @@ async fn edges_that_would_be_denied_are_shown_with_their_reasons_and_cannot_be_p
 }
 
 #[tokio::test]
+async fn edges_that_are_permitted_show_what_decides_among_them_the_least_used_first() {
+    let (plane, mover, mut browser, id) = app().await;
+    let lender = plane.edge_owner("another").await;
+    let made = plane
+        .edge_as(&lender, "west", "A us caA deA lxc 2.6 8 - - -")
+        .await;
+    plane.share(&lender, "west", &mover).await;
+    let form = MOVE.replace("{}", &id);
+    for target in ["south", "north"] {
+        let begun = plane.start_move(&mover, &id, target).await;
+        let ended = plane.end_of(&mover, &begun).await;
+        assert_eq!(ended.state, MigrationState::Completed);
+    }
+    let order = async |browser: &mut Browser| -> Vec<String> {
+        let page = browser.fill(&form, &AUDIT.replace("{}", &id), &[]).await;
+        page.is(200)
+            .split(r#"value="edge:"#)
+            .skip(1)
+            .map(|row| row.split('"').next().unwrap().to_owned())
+            .collect()
+    };
+    plane
+        .agents
+        .change(made.id, |edge| edge.used = Some((100, 2_500)));
+    assert_eq!(order(&mut browser).await, ["south", "west", "far"]);
+    plane
+        .agents
+        .change(made.id, |edge| edge.used = Some((100, 200)));
+    assert_eq!(order(&mut browser).await, ["west", "south", "far"]);
+
+    let page = browser.fill(&form, &AUDIT.replace("{}", &id), &[]).await;
+    let html = page.is(200);
+    let (west, south, far) = (row(html, "west"), row(html, "south"), row(html, "far"));
+    assert!(west.contains("the least used of those permitted"), "{west}");
+    assert!(west.contains("about 7.8 of its 8 GB"), "{west}");
+    assert!(!west.contains("stood still"), "it was never there: {west}");
+    assert!(!south.contains("the least used"), "{south}");
+    assert!(south.contains("when it last moved there"), "{south}");
+    assert!(!far.contains("free"), "{far}");
+    assert!(
+        html.contains("With all of its memory it last stood still for"),
+        "{html}"
+    );
+}
+
+#[tokio::test]
 async fn a_move_is_begun_followed_and_seen_to_end() {
     let (plane, mover, mut browser, id) = app().await;
     plane.agents.moves.close();
@@ -143,6 +189,18 @@ async fn a_move_is_begun_followed_and_seen_to_end() {
         list.html
     );
     assert!(browser.get("/migrations").await.is(200).contains(&path));
+
+    // With a move that can be gone by, the next one says how long it may take.
+    assert!(!html.contains("Time left"), "it has ended: {html}");
+    plane.agents.moves.close();
+    let back = plane.start_move(&mover, &id, "north").await;
+    plane.agents.moves.until_waiting(1).await;
+    let page = browser.get(&format!("/migrations/{}", back.id)).await;
+    let html = page.is(200);
+    assert!(html.contains("Time left"), "{html}");
+    assert!(html.contains("its last move"), "{html}");
+    plane.agents.moves.open();
+    plane.end_of(&mover, &back).await;
 }
 
 #[tokio::test]
