@@ -1,0 +1,21 @@
+// Notes what gets the focus from now on, and whether that is seen; returns how many things are to
+// get it, one after the other. `globalThis.focused` has it afterwards. The body of a function.
+const keys = (element) => `${element.tagName} ${element.getAttribute("href") ?? element.name ?? ""} ${element.value ?? ""} ${element.textContent.replace(/\s+/g, " ").trim()}`;
+const group = (element) => (element.type === "radio" ? `radio ${element.name}` : keys(element));
+const wanted = () => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")]
+  .filter((element) => !element.disabled && element.checkVisibility({ visibilityProperty: true }))
+  .map(group);
+const reached = new Map();
+globalThis.focused = () => ({
+  missed: wanted().filter((key) => !reached.has(key)),
+  unseen: [...reached].filter(([, seen]) => !seen).map(([key]) => key),
+});
+document.addEventListener("focusin", ({ target }) => {
+  const style = getComputedStyle(target);
+  reached.set(group(target), style.outlineStyle !== "none" && Number.parseFloat(style.outlineWidth) >= 2);
+});
+document.activeElement?.blur();
+document.body.tabIndex = -1;
+document.body.focus();
+document.body.removeAttribute("tabindex");
+return wanted().length;
