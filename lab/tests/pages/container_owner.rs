@@ -214,8 +214,8 @@ fn running_on(stage: &Stage) -> Vec<&'static str> {
         .collect()
 }
 
-/// A move that is called off by its button while files are on their way.
-pub fn cancels(stage: &mut Stage, carol: &Window) {
+/// A move that is called off by its button while files are on their way. Returns its page.
+pub fn cancels(stage: &mut Stage, carol: &Window) -> String {
     carol.go("/containers");
     carol.follow("Move");
     carol.tick("to", "anywhere:");
@@ -225,14 +225,24 @@ pub fn cancels(stage: &mut Stage, carol: &Window) {
         "files on their way",
         "return document.querySelector('.phases .now')?.innerText.startsWith('copying ahead') === true",
     );
-    carol.press("Cancel the move");
+    tab_to(carol, "Cancel the move");
+    // The focus stays where it is when the page is put in place of the old one.
+    carol.script("globalThis.before = document.querySelector('.phases')");
+    carol.until(
+        "the page to be fetched anew",
+        "document.dispatchEvent(new Event('visibilitychange')); return !document.contains(globalThis.before)",
+    );
+    assert_eq!(focused(carol), "Cancel the move");
+    carol.leave(|| carol.keys([ENTER]));
     carol.until_within(MOVE_LIMIT, "the end of the move", || {
         carol.text().contains("▲ cancelled")
     });
     stage.set_rate(NEAR, FAST);
     stage.screens.look(carol, "migration-cancelled");
     assert_eq!(running_on(stage), [NEAR]);
+    let migration = carol.path();
     carol.go("/containers");
     assert!(carol.row(APP).contains(NEAR), "{}", carol.text());
     assert!(carol.row(APP).contains("running"), "{}", carol.text());
+    migration
 }

@@ -2,7 +2,7 @@
 // get it, one after the other. `globalThis.focused` has it afterwards. The body of a function.
 const keys = (element) => `${element.tagName} ${element.getAttribute("href") ?? element.name ?? ""} ${element.value ?? ""} ${element.textContent.replace(/\s+/g, " ").trim()}`;
 const group = (element) => (element.type === "radio" ? `radio ${element.name}` : keys(element));
-const wanted = () => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")]
+const wanted = () => [...document.querySelectorAll("a[href], button, input:not([type=hidden], [hidden]), select, textarea, summary")]
   .filter((element) => !element.disabled && element.checkVisibility({ visibilityProperty: true }))
   .map(group);
 const reached = new Map();

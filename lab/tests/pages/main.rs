@@ -14,12 +14,15 @@
 mod container_owner;
 mod driver;
 mod edge_owner;
+mod forms;
 mod screens;
 mod stage;
+mod strangers;
 #[path = "../traces/mod.rs"]
 mod traces;
 mod window;
 
+use carnet_lab::fleet::ADMINISTRATOR;
 use stage::Stage;
 use traces::traces;
 
@@ -31,7 +34,25 @@ fn both_owners_do_all_of_it_in_a_browser() {
     let mut stage = Stage::begin(LAB);
     let (erin, key) = edge_owner::journey(&mut stage);
     let carol = container_owner::journey(&mut stage, &erin, &key);
-    container_owner::cancels(&mut stage, &carol);
+    let migration = container_owner::cancels(&mut stage, &carol);
+    let container = carol.text_of("return document.querySelector('td a').pathname");
+    let dana = strangers::come(&stage);
+    strangers::find_nothing(&dana, &container, &migration);
+
+    let everyone = [
+        ("nobody", stage.window()),
+        ("edge-owner", erin),
+        ("container-owner", carol),
+        ("newcomer", dana),
+        ("auditor", stage.window_of_account("audrey")),
+        ("administrator", stage.window_of_account(ADMINISTRATOR)),
+    ];
+    let mut forms = Vec::new();
+    for (who, window) in &everyone {
+        let seen = stage.screens.walk_links(window, who);
+        forms.extend(forms::fill_badly(window, &seen));
+    }
+    forms::assert_all_found(&forms);
     stage.screens.assert_good();
     drop(stage);
     assert_eq!(traces(LAB), Vec::<String>::new());

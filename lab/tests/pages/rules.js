@@ -54,7 +54,7 @@ const referred = (element, attribute) => (element.getAttribute(attribute) ?? "")
 const nameOf = (element) => element.ariaLabel || referred(element, "aria-labelledby").map(text).join(" ")
   || [...(element.labels ?? [])].map(text).join(" ") || (element.matches("input, select, textarea, meter") ? "" : text(element))
   || element.querySelector(":scope > title")?.textContent || "";
-const fields = all("input:not([type=hidden]), select, textarea");
+const fields = all("input:not([type=hidden], [hidden]), select, textarea");
 for (const field of fields) {
   if (!nameOf(field).trim()) fault("a field without a label", field);
   if (!field.name) fault("a field that is not sent", field);
@@ -75,7 +75,8 @@ for (const link of all("a:not([href])")) if (!link.closest("svg")) fault("a link
 for (const used of all("a, button")) if (used.querySelector("a, button, input, select, summary")) fault("one inside of another", used);
 for (const button of all("button")) if (!button.form && button.type === "submit") fault("a button of no form", button);
 for (const picture of all("svg")) {
-  if (!picture.closest("[aria-hidden=true]") && picture.getAttribute("role") !== "img") fault("a picture that says nothing", picture);
+  const says = picture.ariaLabel && ["img", "group"].includes(picture.getAttribute("role"));
+  if (!picture.closest("[aria-hidden=true]") && !says) fault("a picture that says nothing", picture);
 }
 for (const picture of all("img")) if (!picture.hasAttribute("alt")) fault("a picture that says nothing", picture);
 for (const element of all("dl > *")) if (!element.matches("dt, dd, div")) fault("no term and no description", element);
@@ -162,7 +163,7 @@ for (const element of all("body *")) {
 }
 
 // What is to be hit is large enough, or far enough from the next.
-const targets = all("a[href], button:not(:disabled), summary, input:not([type=hidden], :disabled), select, textarea")
+const targets = all("a[href], button:not(:disabled), summary, input:not([type=hidden], [hidden], :disabled), select, textarea")
   .filter((element) => seen(element) && !element.matches(".skip"))
   .map((element) => ({ element, box: (element.closest("label") ?? element).getBoundingClientRect() }));
 const small = ({ box }) => box.width < 24 || box.height < 24;

@@ -12,6 +12,17 @@ use crate::window::{LIGHT, TAB, View, Window};
 const RULES: &str = include_str!("rules.js");
 const FOCUS: &str = include_str!("focus.js");
 
+/// Where links lead, but for files.
+const LINKS: &str = "
+    return [...document.querySelectorAll('a[href]')]
+        .filter((link) => link.origin === location.origin && !link.hasAttribute('download'))
+        .map((link) => link.pathname + link.search)";
+/// Where forms lead in which there is something to be filled in.
+const FORMS: &str = "
+    return [...document.forms]
+        .filter((form) => [...form.elements].some((field) => field.matches('input:not([type=hidden], [hidden]), select, textarea')))
+        .map((form) => new URL(form.action).pathname)";
+
 const DARK: View = View {
     name: "dark",
     scheme: "dark",
@@ -23,9 +34,8 @@ const PHONE: View = View {
     ..LIGHT
 };
 
-/// The forms that are to be filled in, and the fields of each, both by how they are called in
-/// pages: `/containers/{}/move`.
-pub type Forms = BTreeMap<String, BTreeSet<String>>;
+/// The forms that somebody can fill in, by their kind, and a page that has each.
+pub type Seen = BTreeMap<String, String>;
 
 /// What was found on all that was looked at.
 pub struct Screens {
@@ -33,7 +43,6 @@ pub struct Screens {
     pictures: PathBuf,
     /// What is wrong, and where it was seen first.
     faults: BTreeMap<String, String>,
-    pub forms: Forms,
 }
 
 impl Screens {
@@ -46,7 +55,6 @@ impl Screens {
         Self {
             pictures,
             faults: BTreeMap::new(),
-            forms: Forms::new(),
         }
     }
 
@@ -68,7 +76,6 @@ impl Screens {
         for complaint in complaints {
             self.note(name, "the browser", &complaint);
         }
-        self.note_forms(window);
     }
 
     /// The same fault of many screens is told once, with the first.
@@ -94,26 +101,10 @@ impl Screens {
         }
     }
 
-    fn note_forms(&mut self, window: &Window) {
-        let forms = window.script(
-            "return [...document.forms].map((form) => [new URL(form.action).pathname,
-                [...form.elements].filter((field) => field.type !== 'hidden' && field.name && field.tagName !== 'BUTTON')
-                    .map((field) => field.name)])",
-        );
-        for form in forms.as_array().unwrap() {
-            let fields = form[1].as_array().unwrap().iter();
-            let fields: BTreeSet<String> = fields
-                .map(|field| field.as_str().unwrap().to_owned())
-                .collect();
-            if !fields.is_empty() {
-                let action = pattern(form[0].as_str().unwrap());
-                self.forms.entry(action).or_default().extend(fields);
-            }
-        }
-    }
-
-    /// Goes wherever links lead that somebody sees, and looks at one page of each kind.
-    pub fn walk_links(&mut self, window: &Window, who: &str) {
+    /// Goes wherever links lead that somebody sees, and looks at one page of each kind. Returns
+    /// the forms that are there.
+    pub fn walk_links(&mut self, window: &Window, who: &str) -> Seen {
+        let mut forms = Seen::new();
         let mut seen = BTreeSet::new();
         let mut ahead = vec!["/".to_owned()];
         while let Some(path) = ahead.pop() {
@@ -135,13 +126,12 @@ impl Screens {
                 })
                 .collect();
             self.look(window, &format!("{who}{}", name.trim_end_matches('-')));
-            let links = window.script(
-                "return [...document.querySelectorAll('a[href]')].filter((link) => link.origin === location.origin && !link.hasAttribute('download'))
-                    .map((link) => link.pathname + link.search)",
-            );
-            let links = links.as_array().unwrap().iter();
-            ahead.extend(links.map(|link| link.as_str().unwrap().to_owned()));
+            for action in texts(window, FORMS) {
+                forms.entry(pattern(&action)).or_insert(path.clone());
+            }
+            ahead.extend(texts(window, LINKS));
         }
+        forms
     }
 
     /// Fails where anything was at fault; with all of it.
@@ -153,6 +143,14 @@ impl Screens {
             .collect();
         assert!(told.is_empty(), "{}", told.join("\n"));
     }
+}
+
+fn texts(window: &Window, body: &str) -> Vec<String> {
+    let texts = window.script(body);
+    let texts = texts.as_array().unwrap().iter();
+    texts
+        .map(|text| text.as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// A page's kind: its address without what it is of.

@@ -170,7 +170,8 @@ impl Window {
         self.leave_by(&format!("//a[normalize-space()='{label}']"));
     }
 
-    fn leave_by(&self, place: &str) {
+    /// The same of whatever is at an XPath.
+    pub fn leave_by(&self, place: &str) {
         self.leave(|| self.click(Locator::XPath(place)));
     }
 
@@ -205,8 +206,12 @@ impl Window {
 
     /// Types into a field, in place of what stands there.
     pub fn fill(&self, field: &str, text: &str) {
-        let place = format!("main [name='{field}']:not([type=hidden])");
-        self.act(Locator::Css(&place), |element| {
+        self.type_into(&format!("main [name='{field}']:not([type=hidden])"), text);
+    }
+
+    /// The same, by the field's place.
+    pub fn type_into(&self, place: &str, text: &str) {
+        self.act(Locator::Css(place), |element| {
             self.wait(async {
                 if element.tag_name().await? == "select" {
                     return element.select_by_value(text).await;
