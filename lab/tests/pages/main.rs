@@ -22,6 +22,8 @@ mod strangers;
 mod traces;
 mod window;
 
+use std::collections::BTreeSet;
+
 use carnet_lab::fleet::ADMINISTRATOR;
 use stage::Stage;
 use traces::traces;
@@ -47,10 +49,10 @@ fn both_owners_do_all_of_it_in_a_browser() {
         ("auditor", stage.window_of_account("audrey")),
         ("administrator", stage.window_of_account(ADMINISTRATOR)),
     ];
-    let mut forms = Vec::new();
+    let mut forms = BTreeSet::new();
     for (who, window) in &everyone {
         let seen = stage.screens.walk_links(window, who);
-        forms.extend(forms::fill_badly(window, &seen));
+        forms::fill_badly(window, &seen, &mut forms);
     }
     forms::assert_all_found(&forms);
     stage.screens.assert_good();

@@ -116,6 +116,7 @@ impl Screens {
             let there = pattern(&window.path());
             seen.insert(there.clone());
             let name: String = there
+                .replace("{}", "one")
                 .chars()
                 .map(|letter| {
                     if letter.is_ascii_alphanumeric() {

@@ -206,12 +206,8 @@ impl Window {
 
     /// Types into a field, in place of what stands there.
     pub fn fill(&self, field: &str, text: &str) {
-        self.type_into(&format!("main [name='{field}']:not([type=hidden])"), text);
-    }
-
-    /// The same, by the field's place.
-    pub fn type_into(&self, place: &str, text: &str) {
-        self.act(Locator::Css(place), |element| {
+        let place = format!("main [name='{field}']:not([type=hidden])");
+        self.act(Locator::Css(&place), |element| {
             self.wait(async {
                 if element.tag_name().await? == "select" {
                     return element.select_by_value(text).await;
