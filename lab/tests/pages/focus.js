@@ -6,13 +6,17 @@ const wanted = () => [...document.querySelectorAll("a[href], button, input:not([
   .filter((element) => !element.disabled && element.checkVisibility({ visibilityProperty: true }))
   .map(group);
 const reached = new Map();
+// In a picture it is the stroke of a shape that tells.
+const stroke = (shape) => shape && `${getComputedStyle(shape).stroke} ${getComputedStyle(shape).strokeWidth}`;
 globalThis.focused = () => ({
   missed: wanted().filter((key) => !reached.has(key)),
-  unseen: [...reached].filter(([, seen]) => !seen).map(([key]) => key),
+  unseen: [...reached].filter(([, { isOutlined, shape, drawn }]) => !isOutlined && stroke(shape) === drawn).map(([key]) => key),
 });
 document.addEventListener("focusin", ({ target }) => {
   const style = getComputedStyle(target);
-  reached.set(group(target), style.outlineStyle !== "none" && Number.parseFloat(style.outlineWidth) >= 2);
+  const isOutlined = style.outlineStyle !== "none" && Number.parseFloat(style.outlineWidth) >= 2;
+  const shape = target.closest("svg") ? target.querySelector("circle, rect, path") : undefined;
+  reached.set(group(target), { isOutlined, shape, drawn: stroke(shape) });
 });
 document.activeElement?.blur();
 document.body.tabIndex = -1;

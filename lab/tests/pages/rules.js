@@ -101,7 +101,7 @@ for (const table of all("table")) {
 }
 
 // A state is said by a sign or a word, and only besides by a colour.
-const sign = /^[●▲✕○✓→]/;
+const sign = /^[^\p{L}\p{N}\s]/u;
 for (const state of all(".state:not(.none), .fault")) if (!sign.test(text(state))) fault("a state by its colour alone", state);
 for (const notice of all(".notice.good, .notice.warn, .notice.bad")) {
   if (!/[●▲✕✓]/.test(notice.innerText) && !notice.querySelector("strong")) fault("a notice by its colour alone", notice);
@@ -135,10 +135,9 @@ const least = (style) => {
   const size = Number.parseFloat(style.fontSize);
   return size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700) ? 3 : 4.5;
 };
-const readable = (element, style, colour, what) => {
+const readable = (element, style, colour, what, on = ground(element)) => {
   const ink = parse(colour);
   if (!ink) return fault(`its colour is ${colour}`, element);
-  const on = ground(element);
   const found = ratio(over(ink, on), on);
   if (found < least(style)) fault(`${what} of ${found.toFixed(2)}, not ${least(style)}`, element);
 };
@@ -147,7 +146,10 @@ for (const element of all("body *")) {
   if (isOff || !seen(element)) continue;
   const style = getComputedStyle(element);
   const says = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
-  if (says && element.closest("svg")) readable(element, style, style.fill, "contrast in a picture");
+  // In a picture, what a text stands on is the shape before it.
+  const shape = element.closest("svg") && element.previousElementSibling;
+  const drawn = shape && parse(getComputedStyle(shape).fill);
+  if (says && element.closest("svg")) readable(element, style, style.fill, "contrast in a picture", drawn ? over(drawn, ground(element)) : undefined);
   else if (says || element.matches("input:not([type=checkbox], [type=radio]), select, textarea")) readable(element, style, style.color, "contrast");
   for (const pseudo of ["::before", "::after", "::placeholder"]) {
     const drawn = getComputedStyle(element, pseudo);

@@ -89,7 +89,7 @@ impl Screens {
         let targets = window.script(FOCUS).as_u64().unwrap();
         window.keys((0..=targets).map(|_| TAB));
         let found = window.script(
-            "const found = globalThis.focused(); document.activeElement.blur(); return found",
+            "document.activeElement.blur(); return globalThis.focused()",
         );
         for (what, told) in [
             ("missed", "the key Tab does not lead to"),
