@@ -158,6 +158,7 @@ fn texts(window: &Window, body: &str) -> Vec<String> {
 pub fn pattern(address: &str) -> String {
     let (path, query) = address.split_once('?').unwrap_or((address, ""));
     let of_one = [
+        "accounts",
         "edges",
         "containers",
         "migrations",
