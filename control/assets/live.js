@@ -22,6 +22,12 @@ function isChosenAnew(field) {
   return field.selectedIndex !== Math.max(came, 0);
 }
 
+/** What something is that has the focus, so that it is found again on the page that is put there. */
+function place(element) {
+  return element.getAttribute("href")
+    ?? `${element.tagName} ${element.form?.getAttribute("action")} ${element.textContent}`;
+}
+
 async function update() {
   const answer = await fetch(location.href, { headers: { accept: "text/html" } });
   if (answer.redirected) {
@@ -35,14 +41,14 @@ async function update() {
     return;
   }
   const open = [...main.querySelectorAll("details[open] summary")].map((summary) => summary.textContent);
-  const focused = document.activeElement?.getAttribute("href");
+  const focused = main.contains(document.activeElement) && place(document.activeElement);
   main.replaceChildren(...fresh.childNodes);
   document.title = page.title;
   for (const summary of main.querySelectorAll("details summary")) {
     summary.parentElement.open = open.includes(summary.textContent);
   }
   if (focused) {
-    [...main.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+    [...main.querySelectorAll("a, button, summary")].find((element) => place(element) === focused)?.focus();
   }
 }
 

@@ -66,6 +66,8 @@ pub struct FleetSpec {
     /// The lab's name.
     pub lab: String,
     pub edges: Vec<EdgeSpec>,
+    /// The names of edges that are up, and that nobody has registered yet.
+    pub unregistered: Vec<String>,
     /// The program `carnet-lab`; `carnet` is beside it.
     pub program: PathBuf,
 }
@@ -155,12 +157,18 @@ impl Fleet {
         progress.step(&format!(
             "building the lab `{}`: {} edges, a host for the control plane, a client outside",
             spec.lab,
-            spec.edges.len()
+            spec.edges.len() + spec.unregistered.len()
         ))?;
         let lab = Lab::start(
             &LabSpec {
                 name: spec.lab.clone(),
-                edges: spec.edges.iter().map(|edge| edge.name.clone()).collect(),
+                edges: spec
+                    .edges
+                    .iter()
+                    .map(|edge| &edge.name)
+                    .chain(&spec.unregistered)
+                    .cloned()
+                    .collect(),
                 others: vec![CONTROL.to_owned(), CLIENT.to_owned()],
                 program: spec.program.clone(),
                 programs: programs.clone(),
@@ -194,7 +202,7 @@ impl Fleet {
     /// Where it does not come up.
     pub fn start_control(&mut self) -> Result<(), LabError> {
         let host = self.lab.host(CONTROL)?;
-        let address = SocketAddr::from((host.address, CONTROL_PORT));
+        let address = self.address_in_lab()?;
         let socket = self.socket.try_clone().map_err(on_loopback)?;
         let carnet = self.carnet().display().to_string();
         let mut command = host.command_with_socket(&carnet, socket);
@@ -287,7 +295,7 @@ impl Fleet {
             &format!("/v1/edges/{}/enrolment-tokens", edge.name),
             &serde_json::json!({}),
         )?;
-        let control = SocketAddr::from((self.lab.host(CONTROL)?.address, CONTROL_PORT));
+        let control = self.address_in_lab()?;
         host.run(
             &format!("{PROGRAMS}/carnet"),
             &[
@@ -304,7 +312,7 @@ impl Fleet {
         .map(drop)
     }
 
-    /// Starts an edge's agent again, and waits until it listens.
+    /// Starts an edge's agent, for the first time or again, and waits until it listens.
     ///
     /// # Errors
     /// Where it does not come up, or was never enrolled.
@@ -434,6 +442,14 @@ impl Fleet {
     pub fn url(&self) -> Result<String, LabError> {
         let address = self.socket.local_addr().map_err(on_loopback)?;
         Ok(format!("https://{address}"))
+    }
+
+    /// Where the lab's hosts reach the control plane.
+    ///
+    /// # Errors
+    /// Where its host is not there.
+    pub fn address_in_lab(&self) -> Result<SocketAddr, LabError> {
+        Ok((self.lab.host(CONTROL)?.address, CONTROL_PORT).into())
     }
 
     /// The certificate of the control plane's authority, a PEM file.

@@ -42,6 +42,7 @@ fn each_program_of_a_fleet_can_be_killed_and_started_again() {
     let spec = FleetSpec {
         lab: name.to_owned(),
         edges: vec![edge("Edge1", "erin"), edge("Edge2", "olga")],
+        unregistered: Vec::new(),
         program: PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab")),
     };
     let mut fleet = Fleet::start(&spec, &progress).unwrap();

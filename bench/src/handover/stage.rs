@@ -94,6 +94,7 @@ impl Stage {
                     attributes: ATTRIBUTES.to_owned(),
                 })
                 .to_vec(),
+            unregistered: Vec::new(),
             program: beside(&own, "carnet-lab")?,
         };
         beside(&own, REWRITER)?;

@@ -123,6 +123,10 @@ pub(crate) async fn add(
     if let Err(error) = check_name("name", &asked.name) {
         faults.extend(error.0.faults);
     }
+    if asked.edge.is_empty() {
+        let allowed = "an edge that you may use, by its name or id";
+        faults.extend(ApiError::fault("edge", "", "no edge", allowed).0.faults);
+    }
     let requirements = match read_requirements(&asked.requirements) {
         Ok(requirements) => requirements,
         Err(found) => {

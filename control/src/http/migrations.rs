@@ -145,6 +145,35 @@ fn terms(asked: &CreateMigration) -> Result<Terms, ApiError> {
     })
 }
 
+/// Whether pages of the caller's show something of a migration: they may show all of it, or one of
+/// its edges is the caller's.
+pub(crate) async fn concerns(
+    app: &App,
+    caller: &Caller,
+    id: MigrationId,
+) -> Result<bool, ApiError> {
+    let Some(record) = app.store.migration(id).await? else {
+        return Ok(false);
+    };
+    if may_see(caller, &record) {
+        return Ok(true);
+    }
+    if !caller.is(Role::EdgeOwner) {
+        return Ok(false);
+    }
+    let migration = record.migration;
+    for edge in [Some(migration.source), migration.target]
+        .into_iter()
+        .flatten()
+    {
+        let edge = app.store.edge(&edge.to_string()).await?;
+        if edge.is_some_and(|edge| edge.owner == caller.account) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Migrations of the caller's containers, the newest first; an auditor sees everyone's.
 pub(crate) async fn listed(
     app: &App,

@@ -175,6 +175,11 @@ impl Form {
         Ok(self)
     }
 
+    /// Those at which something is wrong.
+    pub(super) fn faulty_fields(&self) -> impl Iterator<Item = &Field> {
+        self.fields.iter().filter(|field| !field.faults.is_empty())
+    }
+
     /// Whether something is wrong.
     pub(super) fn is_refused(&self) -> bool {
         self.problem.is_some()

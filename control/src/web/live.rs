@@ -15,7 +15,7 @@ use crate::http::migrations;
 
 /// What the monitor sees changes without news: at the latest after this time a page is looked at
 /// again.
-const AT_THE_LATEST: Duration = Duration::from_secs(10);
+const AT_THE_LATEST: Duration = Duration::from_secs(5);
 
 /// Says when what the caller sees may have changed: server-sent events named `changed`. What has
 /// changed is not told, but why; the page is fetched anew, as whoever asks may see it then.
@@ -60,10 +60,9 @@ impl Follower {
                 () = tokio::time::sleep_until(latest) => return Some("time"),
                 _ = self.stopping.changed() => return None,
             };
-            let id = id.to_string();
-            if migrations::visible(&self.app, &self.caller, &id)
+            if migrations::concerns(&self.app, &self.caller, id)
                 .await
-                .is_ok()
+                .unwrap_or_default()
             {
                 return Some("migration");
             }

@@ -16,6 +16,12 @@ async fn a_page_is_told_of_moves_that_it_may_show_and_the_stream_ends_with_the_c
     let browser = Browser::of(&plane, &mover).await;
     let mut of_mover = browser.stream("/live").await;
     let of_stranger = stranger.stream("/live").await;
+    // On an edge of theirs a container is less, and on one a container more.
+    let of_lender = Browser::of(&plane, &lender).await.stream("/live").await;
+    // Another's edges have nothing to do with it.
+    let other_lender = plane.edge_owner("other-lender").await;
+    let other_lender = Browser::of(&plane, &other_lender).await;
+    let of_other_lender = other_lender.stream("/live").await;
     assert_eq!(of_mover.status(), 200);
     assert_eq!(of_mover.headers()["content-type"], "text/event-stream");
 
@@ -29,6 +35,10 @@ async fn a_page_is_told_of_moves_that_it_may_show_and_the_stream_ends_with_the_c
     plane.stop.send(()).unwrap();
     told.push_str(&of_mover.text().await.unwrap());
     assert!(!told.contains(&migration.id.to_string()), "{told}");
+    let of_lender = of_lender.text().await.unwrap();
+    assert!(of_lender.contains("data: migration\n"), "{of_lender}");
+    let of_other_lender = of_other_lender.text().await.unwrap();
+    assert!(!of_other_lender.contains("migration"), "{of_other_lender}");
     let of_stranger = of_stranger.text().await.unwrap();
     assert!(!of_stranger.contains("migration"), "{of_stranger}");
 }

@@ -123,6 +123,7 @@ fn bring_up_and_run(spec: &DemoSpec, progress: &Progress) -> Result<bool, DemoEr
         &FleetSpec {
             lab: spec.name.clone(),
             edges: edges.clone(),
+            unregistered: Vec::new(),
             program: spec.program.clone(),
         },
         progress,

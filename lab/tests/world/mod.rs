@@ -50,6 +50,7 @@ impl World {
         let spec = FleetSpec {
             lab: lab.to_owned(),
             edges: edges.to_vec(),
+            unregistered: Vec::new(),
             program: PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab")),
         };
         let mut fleet = Fleet::start(&spec, &progress).unwrap();
