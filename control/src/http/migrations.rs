@@ -417,6 +417,8 @@ async fn entries(
     caller: Caller,
     part: Result<Query<EntryPart>, QueryRejection>,
 ) -> Result<Json<Vec<LedgerEntry>>, ApiError> {
+    // What is not there is not there, whatever is asked of it.
+    visible(&app, &caller, &id).await?;
     let Query(part) = part?;
     Ok(Json(entries_of(&app, &caller, &id, &part).await?))
 }

@@ -17,7 +17,7 @@ use super::access::Visitor;
 use super::fields::Fields;
 use super::form::{Field, Form, Kind, Pick};
 use super::page::{Frame, Secret, page, shown};
-use super::paging::{Asked, Paged, listing, paged};
+use super::paging::{Asked, Paged, ROWS, cut, listing, paged};
 use super::sparkline::{Sparkline, sparkline};
 use super::words::{self, Sign, Use, ago, flag, lasting};
 use crate::clock;
@@ -392,7 +392,7 @@ struct EdgePage {
     enrolled: bool,
     attributes: Vec<AttributeRow>,
     software: Vec<(&'static str, String)>,
-    keys: Vec<KeyRow>,
+    keys: Paged<KeyRow>,
     form: Form,
     secret: Option<Secret>,
 }
@@ -422,6 +422,7 @@ async fn edge_page(
     name: &str,
     form: Form,
     secret: Option<Secret>,
+    keys_page: Option<u32>,
 ) -> Result<EdgePage, ApiError> {
     let edge = edges::one(app, caller, name).await?;
     let is_own = edge.owner == Some(caller.account);
@@ -430,6 +431,7 @@ async fn edge_page(
     } else {
         Vec::new()
     };
+    let asked = Asked::new(format!("/edges/{}", edge.name)).with_page("keys", keys_page);
     let history = edges::history(app, std::slice::from_ref(&edge)).await?;
     let software = edge.detected.as_ref().map_or_else(Vec::new, |facts| {
         [
@@ -449,10 +451,17 @@ async fn edge_page(
         enrolled: edge.enrolled,
         attributes: attribute_rows(&edge),
         software,
-        keys: keys.into_iter().map(key_row).collect(),
+        keys: cut(&asked, "keys", keys_page, ROWS, keys).map(key_row),
         form,
         secret,
     })
+}
+
+/// Which part of its share keys an edge's page shows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct KeysPart {
+    keys: Option<u32>,
 }
 
 pub(super) async fn show(
@@ -460,8 +469,11 @@ pub(super) async fn show(
     visitor: Visitor,
     caller: Caller,
     Named(name): Named,
+    part: Result<Query<KeysPart>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    shown(&edge_page(&app, &visitor, &caller, &name, share_fields(), None).await?)
+    let Query(part) = part?;
+    let form = share_fields();
+    shown(&edge_page(&app, &visitor, &caller, &name, form, None, part.keys).await?)
 }
 
 /// What is declared, and what the agent found where nothing is.
@@ -550,7 +562,15 @@ pub(super) async fn enrol(
         hint: "It is shown this once, and good for one use. Then start the agent there: carnet agent run."
             .to_owned(),
     };
-    let page = edge_page(&app, &visitor, &caller, &name, share_fields(), Some(secret));
+    let page = edge_page(
+        &app,
+        &visitor,
+        &caller,
+        &name,
+        share_fields(),
+        Some(secret),
+        None,
+    );
     shown(&page.await?)
 }
 
@@ -594,7 +614,7 @@ pub(super) async fn share(
     };
     page(
         status,
-        &edge_page(&app, &visitor, &caller, &name, form, secret).await?,
+        &edge_page(&app, &visitor, &caller, &name, form, secret, None).await?,
     )
 }
 

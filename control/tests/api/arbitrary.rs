@@ -202,6 +202,11 @@ fn no_path_and_no_query_is_carnets_fault() {
             "wait",
             "from",
             "country",
+            "search",
+            "offset",
+            "before",
+            "organization",
+            "verdict",
             "x"
         ]),
         text.clone(),

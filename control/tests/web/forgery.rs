@@ -1,5 +1,6 @@
 //! Forms that another site's page sends in somebody's name.
 
+use carnet_api::v1::Role;
 use carnet_control::web::access::PAGES;
 use reqwest::Method;
 
@@ -17,9 +18,17 @@ fn filled(route: &str) -> String {
 #[tokio::test]
 async fn no_form_is_taken_that_is_not_from_a_page_of_ours() {
     let plane = Plane::start().await;
-    let roles = ["edge_owner", "container_owner"];
-    let mut ann = Browser::registered(&plane, "ann", &roles).await;
-    let mut bob = Browser::registered(&plane, "bob", &roles).await;
+    // Whom every page lets in.
+    let roles = [
+        Role::EdgeOwner,
+        Role::ContainerOwner,
+        Role::Auditor,
+        Role::Administrator,
+    ];
+    let ann = plane.account("ann", &roles).await;
+    let mut ann = Browser::of(&plane, &ann).await;
+    let bob = plane.account("bob", &roles).await;
+    let mut bob = Browser::of(&plane, &bob).await;
     let token = ann.get("/account").await.form_token();
     let of_bob = bob.get("/account").await.form_token();
     let ours = plane.base().to_owned();

@@ -149,6 +149,27 @@ async fn every_page_of_long_lists_is_light_and_together_they_have_all() {
         let migrations = walked(browser, "/migrations", "/migrations").await;
         assert_eq!(migrations.len(), MANY);
     }
+    plane
+        .change(
+            "INSERT INTO share_keys (id, edge, grantee, key_hash, created_at)
+             SELECT accounts.id, edges.id, accounts.id, randomblob(32), 0
+             FROM accounts, edges WHERE edges.name = 'first' AND accounts.name LIKE 'a-name%'",
+        )
+        .await;
+    let mut administrator = Browser::of(&plane, &plane.administrator).await;
+    let of_owner_too = ["/edges/first", "/edges/first?keys=20"];
+    let of_administrator = ["/accounts", "/accounts?page=20", "/admin"];
+    for (browser, paths) in [
+        (&mut of_owner, &of_owner_too[..]),
+        (&mut administrator, &of_administrator[..]),
+        (&mut of_auditor, &["/entries", "/stays"][..]),
+    ] {
+        for path in paths {
+            let page = browser.get(path).await;
+            page.is(200);
+            light(&page);
+        }
+    }
     // Each leads to its edge too.
     let containers = walked(&mut of_owner, "/containers", "/containers").await;
     assert_eq!(containers.len(), MANY);
