@@ -109,8 +109,8 @@ fn used(attempt: &Attempt) -> f64 {
 /// For how long it stood still when it last moved, by each strategy.
 pub(super) fn stalls(moves: &[Migration]) -> Vec<String> {
     let ways = [
-        (Strategy::StopAndCopy, "all of its memory"),
-        (Strategy::PostCopy, "post-copy"),
+        (Strategy::StopAndCopy, "Stop and copy"),
+        (Strategy::PostCopy, "Post-copy"),
     ];
     ways.into_iter()
         .filter_map(|(strategy, told)| {
@@ -124,7 +124,7 @@ pub(super) fn stalls(moves: &[Migration]) -> Vec<String> {
                 })
                 .find_map(|migration| migration.stall_ms)?;
             Some(format!(
-                "With {told} it last stood still for {}.",
+                "{told}: it last stood still for {}.",
                 milliseconds(stall)
             ))
         })

@@ -29,6 +29,8 @@ use crate::store::listing::Whose;
 
 /// How many of its last moves a container's page lists.
 const LAST_MOVES: u32 = 20;
+/// Of how many edges a preview tells every reason.
+const PREVIEWED: usize = 50;
 
 /// A container in a list.
 pub(super) struct ContainerRow {
@@ -190,8 +192,15 @@ struct ContainerFormPage {
     form: Form,
     /// Whose requirements are changed; `None`: a new one.
     container: Option<String>,
-    /// Where it could go.
-    preview: Option<Vec<AttemptRow>>,
+    preview: Option<Preview>,
+}
+
+/// Where it could go.
+struct Preview {
+    summary: String,
+    rows: Vec<AttemptRow>,
+    /// How many edges there are beyond those.
+    more: usize,
 }
 
 pub(super) async fn register_form(
@@ -213,22 +222,16 @@ async fn previewed(
     caller: &Caller,
     typed: &Fields,
     form: &mut Form,
-) -> Result<Vec<AttemptRow>, ApiError> {
+) -> Result<Preview, ApiError> {
     let requirements = requirements_from_json(&requirements::typed(typed))?;
     let candidates = preview::candidates(app, caller.account, &requirements).await?;
     preview::warn(form, &requirements, &candidates);
-    Ok(attempt_rows(
-        candidates.iter().map(|candidate| &candidate.attempt),
-    ))
-}
-
-/// How many of the edges permit it.
-pub(super) fn permitted(rows: &[AttemptRow]) -> String {
-    let permitted = rows.iter().filter(|row| row.is_permitted).count();
-    match rows.len() {
-        1 => format!("Of 1 edge {permitted} permits it."),
-        all => format!("Of {all} edges {permitted} permit it."),
-    }
+    let shown = candidates.iter().take(PREVIEWED);
+    Ok(Preview {
+        summary: preview::summary(&candidates),
+        rows: attempt_rows(shown.map(|candidate| &candidate.attempt)),
+        more: candidates.len().saturating_sub(PREVIEWED),
+    })
 }
 
 pub(super) async fn register(
@@ -264,7 +267,7 @@ fn answer(
     visitor: &Visitor,
     form: Form,
     container: Option<String>,
-    done: Result<Option<Vec<AttemptRow>>, ApiError>,
+    done: Result<Option<Preview>, ApiError>,
 ) -> Result<Response, ApiError> {
     let (status, form, preview) = match done {
         Ok(preview) => (StatusCode::OK, form, preview),

@@ -20,7 +20,7 @@ use super::fields::Fields;
 use super::form::{Form, Kind};
 use super::migrations::{AttemptRow, attempt_rows};
 use super::page::{Frame, page, shown};
-use super::preview::{self, Candidate, Standing};
+use super::preview::{self, Candidate, Standing, counts};
 use super::requirements;
 use super::words::{Sign, ago};
 use super::world::{self, Point};
@@ -323,7 +323,7 @@ impl View {
             arcs: arcs(past, &marks),
             marks,
             legend: Standing::ALL.map(Standing::sign).into(),
-            summary: summary(candidates),
+            summary: preview::summary(candidates),
             columns,
             rows,
             attempts: attempt_rows(
@@ -334,28 +334,6 @@ impl View {
             ),
             more: candidates.len().saturating_sub(EXPLAINED),
         }
-    }
-}
-
-/// How many edges stand how.
-fn counts<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Vec<(Standing, usize)> {
-    let mut counts: BTreeMap<Standing, usize> = BTreeMap::new();
-    for candidate in candidates {
-        *counts.entry(candidate.standing()).or_default() += 1;
-    }
-    counts.into_iter().collect()
-}
-
-fn summary(candidates: &[Candidate]) -> String {
-    let counts: Vec<String> = counts(candidates.iter())
-        .into_iter()
-        .map(|(standing, count)| format!("{count} {}", standing.sign().word))
-        .collect();
-    match candidates.len() {
-        0 => "You may use no edge yet: enter a share key that an edge's owner has given you."
-            .to_owned(),
-        1 => format!("Of 1 edge: {}.", counts.join(", ")),
-        all => format!("Of {all} edges: {}.", counts.join(", ")),
     }
 }
 

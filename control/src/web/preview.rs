@@ -1,7 +1,7 @@
 //! Where requirements would let a container go, before they are saved, and what about them is
 //! hardly meant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use carnet_api::v1::{Attempt, AttemptOutcome, Reason};
 use carnet_core::ids::AccountId;
@@ -113,6 +113,31 @@ pub(super) async fn candidates(
     // In the order of drawing nothing is found again.
     candidates.sort_by(|one, other| one.attempt.edge_name.cmp(&other.attempt.edge_name));
     Ok(candidates)
+}
+
+/// How many edges stand how.
+pub(super) fn counts<'a>(
+    candidates: impl Iterator<Item = &'a Candidate>,
+) -> Vec<(Standing, usize)> {
+    let mut counts: BTreeMap<Standing, usize> = BTreeMap::new();
+    for candidate in candidates {
+        *counts.entry(candidate.standing()).or_default() += 1;
+    }
+    counts.into_iter().collect()
+}
+
+/// The same in words.
+pub(super) fn summary(candidates: &[Candidate]) -> String {
+    let counts: Vec<String> = counts(candidates.iter())
+        .into_iter()
+        .map(|(standing, count)| format!("{count} {}", standing.sign().word))
+        .collect();
+    match candidates.len() {
+        0 => "You may use no edge yet: enter a share key that an edge's owner has given you."
+            .to_owned(),
+        1 => format!("Of 1 edge: {}.", counts.join(", ")),
+        all => format!("Of {all} edges: {}.", counts.join(", ")),
+    }
 }
 
 /// Says at each field what can be saved, and is hardly meant.

@@ -74,9 +74,8 @@ impl Contract {
         let Exchange { method, path, .. } = *exchange;
         let Some(template) = self.template(method, path) else {
             let status = exchange.status.as_u16();
-            // 400: a name is empty, and a query that is wrong is told first.
             assert!(
-                matches!(status, 400 | 404 | 405),
+                matches!(status, 404 | 405),
                 "{method} {path} is in no document, and answers {status}"
             );
             let kind = content_type(exchange.headers);

@@ -123,7 +123,7 @@ async fn edges_that_are_permitted_show_what_decides_among_them_the_least_used_fi
     assert!(south.contains("when it last moved there"), "{south}");
     assert!(!far.contains("free"), "{far}");
     assert!(
-        html.contains("With all of its memory it last stood still for"),
+        html.contains("Stop and copy: it last stood still for"),
         "{html}"
     );
 }
