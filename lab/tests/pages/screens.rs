@@ -88,9 +88,7 @@ impl Screens {
     fn walk(&mut self, window: &Window, name: &str) {
         let targets = window.script(FOCUS).as_u64().unwrap();
         window.keys((0..=targets).map(|_| TAB));
-        let found = window.script(
-            "document.activeElement.blur(); return globalThis.focused()",
-        );
+        let found = window.script("document.activeElement.blur(); return globalThis.focused()");
         for (what, told) in [
             ("missed", "the key Tab does not lead to"),
             ("unseen", "it is not seen that the focus is at"),
