@@ -11,6 +11,9 @@ use crate::window::Window;
 pub const HOSTILE: &str =
     r#""><script>globalThis.isMarked=1</script><img src=x onerror=globalThis.isMarked=1>"#;
 
+/// What is filled in, ticked or chosen.
+const FILLED_IN: &str = "input:not([type=hidden], [hidden]), select, textarea";
+
 /// Of each form that is sent to change something, at which fields such input is at fault; with a
 /// button's label, of what that button does. A form that is not here is one that nobody has tested.
 const AT_FAULT: &[(&str, &[&str])] = &[
@@ -114,8 +117,8 @@ fn texts(value: &Value) -> Vec<String> {
 impl Form {
     fn find(window: &Window, kind: &str, page: &str) -> Self {
         window.go(page);
-        let forms = window.script(
-            "return [...document.forms].map((form) => ({
+        let forms = window.script_with(
+            "return [...document.forms].filter((form) => form.querySelector(arguments[0])).map((form) => ({
                 action: form.getAttribute('action'),
                 is_sent: form.method === 'post',
                 fields: [...form.elements].filter((field) => field.matches('input:not([type=hidden], [hidden], [type=checkbox], [type=radio]), textarea'))
@@ -123,6 +126,7 @@ impl Form {
                 secret: [...form.elements].filter((field) => field.type === 'password' || field.name === 'key').map((field) => field.name),
                 buttons: [...form.elements].filter((field) => field.matches('button')).map((button) => button.innerText),
             }))",
+            vec![json!(FILLED_IN)],
         );
         let form = forms
             .as_array()
@@ -142,16 +146,24 @@ impl Form {
 
     fn send(&self, window: &Window, button: &str) {
         window.go(&self.page);
-        // At once: typed key by key, it takes most of this test's time.
+        // At once: typed key by key, it takes most of this test's time. What the browser itself
+        // would hold up is sent too.
         window.script_with(
-            "for (const field of [...document.forms].find((form) => form.getAttribute('action') === arguments[0]).elements) {
+            "const form = [...document.forms].find((form) => form.getAttribute('action') === arguments[0] && form.querySelector(arguments[3]));
+            form.noValidate = true;
+            form.dataset.isTried = 'yes';
+            for (const field of form.elements) {
                 if (arguments[1].includes(field.name)) { field.value = arguments[2]; field.dispatchEvent(new Event('input', { bubbles: true })); }
             }",
-            vec![json!(self.action), json!(self.fields), json!(HOSTILE)],
+            vec![
+                json!(self.action),
+                json!(self.fields),
+                json!(HOSTILE),
+                json!(FILLED_IN),
+            ],
         );
         window.leave_by(&format!(
-            "//form[@action='{}']//button[normalize-space()='{button}']",
-            self.action
+            "//form[@data-is-tried]//button[normalize-space()='{button}']"
         ));
         let what = format!("{} of {}: {}", self.action, self.page, window.text());
         for field in self

@@ -93,7 +93,7 @@ for (const table of all("table")) {
     if (!spans && cells.length !== heads.length) fault("more or fewer cells than heads", row);
     for (const [at, cell] of cells.entries()) {
       const label = cell.dataset.label;
-      if (!spans && label !== undefined && heads[at] && !text(heads[at]).startsWith(label)) {
+      if (!spans && label !== undefined && heads[at] && !text(heads[at]).toLowerCase().includes(label.toLowerCase())) {
         fault(`a cell of the column ${text(heads[at])} calls itself ${label}`, cell);
       }
     }
