@@ -331,14 +331,14 @@ async fn everything_is_asked_at_its_own_path() {
     let _ = asked.prepare_target(at, &prepare).await;
     let copy_ahead = CopyAhead {
         order: order.clone(),
-        bandwidth_bytes_per_s: None,
+        bandwidth_bytes_per_s: Some(40_000_000),
     };
     let _ = asked.copy_ahead(at, &copy_ahead).await;
     let hand_over = HandOver {
         order: order.clone(),
         strategy: Strategy::PostCopy,
-        bandwidth_bytes_per_s: None,
-        within_ms: None,
+        bandwidth_bytes_per_s: Some(40_000_000),
+        within_ms: Some(420),
     };
     let _ = asked.hand_over(at, &hand_over).await;
     let _ = asked.restore(at, &order).await;
@@ -378,10 +378,18 @@ async fn everything_is_asked_at_its_own_path() {
             of("target/prepare"),
             serde_json::to_value(&prepare).unwrap(),
         ),
-        (of("source/copy-ahead"), body.clone()),
+        (
+            of("source/copy-ahead"),
+            json!({ "order": body, "bandwidth_bytes_per_s": 40_000_000 }),
+        ),
         (
             of("source/hand-over"),
-            json!({ "order": body, "strategy": "post_copy" }),
+            json!({
+                "order": body,
+                "strategy": "post_copy",
+                "bandwidth_bytes_per_s": 40_000_000,
+                "within_ms": 420,
+            }),
         ),
         (of("target/restore"), body.clone()),
     ];

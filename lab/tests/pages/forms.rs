@@ -55,8 +55,12 @@ const AT_FAULT: &[(&str, &[&str])] = &[
     // Nothing is registered by this button: name and edge are not looked at.
     ("/register-container: Where could it go?", REQUIRED),
     ("/containers/{}/requirements", REQUIRED),
+    ("/containers/{}/map", REQUIRED),
     // Nothing is chosen.
     ("/containers/{}/move", &[]),
+    ("/accounts", &["name", "roles"]),
+    // It is asked for once more whether that is meant.
+    ("/admin/rotate-key", &[]),
 ];
 const REGISTERED: &[&str] = &[
     "name",
