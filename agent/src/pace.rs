@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use leaky_bucket::RateLimiter;
@@ -12,15 +13,21 @@ const REFILL_MS: u64 = 10;
 /// How much is passed on at once, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// A rate that several streams keep together.
+/// A rate that several streams keep together, and a count of what they sent.
 #[derive(Debug, Clone)]
 pub struct Pace {
     limiter: Option<Arc<RateLimiter>>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Pace {
     /// So many bytes a second; `None`: as fast as it goes.
     pub fn new(bytes_per_s: Option<u64>) -> Self {
+        Self::counted(bytes_per_s, Arc::default())
+    }
+
+    /// The same, and what goes is added to `sent`, in bytes.
+    pub fn counted(bytes_per_s: Option<u64>, sent: Arc<AtomicU64>) -> Self {
         let limiter = bytes_per_s.map(|rate| {
             let rate = usize::try_from(rate).unwrap_or(usize::MAX);
             let refill = (rate / 100).max(1);
@@ -34,7 +41,7 @@ impl Pace {
                     .build(),
             )
         });
-        Self { limiter }
+        Self { limiter, sent }
     }
 
     /// Waits until so many bytes may go.
@@ -42,6 +49,7 @@ impl Pace {
         if let Some(limiter) = &self.limiter {
             limiter.acquire(bytes).await;
         }
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Passes on what `from` says, and its end.
@@ -103,7 +111,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_limited_is_passed_on_whole() {
-        pass(&Pace::new(None)).await;
+    async fn what_is_not_limited_is_passed_on_whole_and_counted() {
+        let sent = Arc::default();
+        pass(&Pace::counted(None, Arc::clone(&sent))).await;
+        assert_eq!(sent.load(Ordering::Relaxed), BYTES as u64);
     }
 }

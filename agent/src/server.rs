@@ -13,7 +13,8 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use carnet_api::agent::{
     CertificateRequest, Container, CopyAhead, Done, Facts, ForgetRefusals, HandOver,
-    NewCertificate, Order, PlacedClaim, PrepareTarget, Reading, Refusals, SigningKey, StandBy,
+    NewCertificate, Order, PlacedClaim, PrepareTarget, Reading, Refusals, SentSoFar, SigningKey,
+    StandBy,
 };
 use carnet_api::tls::{ClientAuthentication, Peer, TlsError, TlsListener, server_config};
 use carnet_api::v1::Problem;
@@ -226,6 +227,7 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
         .route("/v1/certificate", put(take_certificate))
         .route("/v1/refusals", get(refusals))
         .route("/v1/refusals/forget", post(forget))
+        .route("/v1/handovers/{id}/sent", get(sent_so_far))
         .route(
             "/v1/handovers/{id}/source/prepare",
             order!("source/prepare", prepare_source),
@@ -453,6 +455,13 @@ async fn claim<R: Runtime>(
     let name = ContainerName::new(&name).map_err(cannot)?;
     let code = agent.runtime.placed_claim(&name).await.map_err(cannot)?;
     Ok(Json(PlacedClaim { code }))
+}
+
+async fn sent_so_far<R: Runtime>(
+    State(agent): Shared<R>,
+    Path(id): Path<MigrationId>,
+) -> Json<SentSoFar> {
+    Json(agent.handovers.sent_so_far(id))
 }
 
 async fn receive_rootfs<R: Runtime>(

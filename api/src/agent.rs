@@ -21,6 +21,7 @@
 //! POST /v1/handovers/{id}/target/clean      remove the memory images
 //! POST /v1/handovers/{id}/source/resume     thaw: it runs on as it was
 //! POST /v1/handovers/{id}/target/discard    remove all that this hand-over brought
+//! GET  /v1/handovers/{id}/sent              how much of it has left the source so far
 //! PUT  /v1/handovers/{id}/rootfs            from the source's agent: a pass of the root file system
 //! PUT  /v1/handovers/{id}/images            from the source's agent: the memory images
 //! PUT  /v1/handovers/{id}/stand-by          from the source's agent: it is about to freeze
@@ -294,6 +295,12 @@ pub struct CopiedAhead {
     pub passes: u32,
     /// The rate at which they went, in bytes a second, where they were enough to tell.
     pub bytes_per_s: Option<u64>,
+}
+
+/// How much has left the source in a hand-over, as sent; 0 where this agent knows of none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentSoFar {
+    pub bytes: u64,
 }
 
 /// The outcome of `source/hand-over`. The container is frozen.

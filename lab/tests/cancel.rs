@@ -51,6 +51,15 @@ fn cancel(world: &World, migration: &Migration) -> Result<Migration, LabError> {
 fn a_copy_of_many_files_is_not_waited_for(world: &World) {
     let begun = world.ask(APP, "Edge2", 0).unwrap();
     world.await_state(&begun, &[MigrationState::CopyingAhead]);
+    // It is told how much has gone over, and how fast.
+    let path = format!("/v1/migrations/{}", begun.id);
+    wait_until("what is on its way", 20, || {
+        let now: Migration = world.fleet.account("carol").unwrap().get(&path).unwrap();
+        assert_eq!(now.state, MigrationState::CopyingAhead, "it was too fast");
+        now.sending
+            .is_some_and(|sending| sending.bytes > 1 << 20 && sending.bytes_per_s > 1 << 20)
+    })
+    .unwrap();
     let cancelled = cancel(world, &begun).unwrap();
     assert_eq!(cancelled.state, MigrationState::Cancelled, "{cancelled:?}");
     // The source has not told how much went over: it did not come to its end.

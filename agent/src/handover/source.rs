@@ -1,10 +1,13 @@
 //! The source's part: the container leaves.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
-    CopiedAhead, CopyAhead, Described, Done, HandOver, HandedOver, Order, StandBy, TimedStep,
+    CopiedAhead, CopyAhead, Described, Done, HandOver, HandedOver, Order, SentSoFar, StandBy,
+    TimedStep,
 };
 use carnet_api::v1::Problem;
 use carnet_core::ids::MigrationId;
@@ -39,6 +42,8 @@ pub(super) struct Leaving {
     frozen: Option<Instant>,
     /// What the time since went into.
     steps: Vec<TimedStep>,
+    /// What has been sent, in bytes.
+    sent: Arc<AtomicU64>,
     /// The move is off: nothing more is sent.
     called_off: CancellationToken,
     /// Gives out pages of memory, as long as somebody asks.
@@ -105,7 +110,7 @@ impl<R: Runtime> Handovers<R> {
         }
         let rootfs = self.runtime.rootfs(name);
         let watch = watch(rootfs.clone()).await;
-        let pace = Pace::new(bandwidth_bytes_per_s);
+        let pace = self.pace(order.migration, bandwidth_bytes_per_s);
         let mut bytes = 0;
         let mut bytes_per_s = None;
         let mut last: Option<(Manifest, Vec<Mapped>)> = None;
@@ -199,7 +204,7 @@ impl<R: Runtime> Handovers<R> {
             bandwidth_bytes_per_s,
             within_ms,
         } = asked;
-        let pace = Pace::new(bandwidth_bytes_per_s);
+        let pace = self.pace(order.migration, bandwidth_bytes_per_s);
         let migration = order.migration;
         // Of a hand-over that was begun before, and failed.
         self.stop_giving_pages(migration);
@@ -369,6 +374,21 @@ impl<R: Runtime> Handovers<R> {
             sent = transfer::send(&client, &url, directory, previous, pace) => {
                 sent.map_err(|error| cannot(format!("sending the {what}: {}", chain(&error))))
             }
+        }
+    }
+
+    fn pace(&self, migration: MigrationId, bytes_per_s: Option<u64>) -> Pace {
+        let mut leaving = lock(&self.leaving);
+        let sent = leaving.entry(migration).or_default().sent.clone();
+        Pace::counted(bytes_per_s, sent)
+    }
+
+    /// Source: how much has been sent, by this process.
+    pub fn sent_so_far(&self, migration: MigrationId) -> SentSoFar {
+        let leaving = lock(&self.leaving);
+        let sent = leaving.get(&migration).map(|leaving| &leaving.sent);
+        SentSoFar {
+            bytes: sent.map_or(0, |sent| sent.load(Ordering::Relaxed)),
         }
     }
 

@@ -133,6 +133,9 @@ pub struct Migration {
     /// For how long the container was expected to stand still, before it was frozen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_downtime_ms: Option<u64>,
+    /// What is on its way now, where that takes long enough to be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sending: Option<Sending>,
     pub timings: Vec<PhaseTiming>,
     pub transferred: Transferred,
     /// From the freeze at the source until the container ran at the target, as the three measured
@@ -229,6 +232,15 @@ pub struct PhaseTiming {
     /// Absent while it lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<f64>,
+}
+
+/// What has left the source of a move that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sending {
+    /// Files and memory so far, as sent.
+    pub bytes: u64,
+    /// The rate at which they went last.
+    pub bytes_per_s: u64,
 }
 
 /// Bytes that went from source to target, as sent (compressed where that helped).

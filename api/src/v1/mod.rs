@@ -31,7 +31,8 @@ pub use ledger::{
 };
 pub use migrations::{
     ChosenStrategy, CreateMigration, GiveUp, LEAST_BANDWIDTH_BYTES_PER_S, LostEdge, Migration,
-    MigrationState, NeedsOperator, PhaseTiming, StallPlace, StallStep, Strategy, Transferred, Way,
+    MigrationState, NeedsOperator, PhaseTiming, Sending, StallPlace, StallStep, Strategy,
+    Transferred, Way,
 };
 pub use parts::{
     AgentsPart, CertificateExpiry, CertificateOf, MigrationsPart, MonitorPart, Parts, StorePart,

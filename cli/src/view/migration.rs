@@ -116,6 +116,7 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
                 )
             },
         ),
+        ("sending", sending(migration)),
         (
             "strategy",
             migration
@@ -151,6 +152,17 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
         text.push_str(&attempts(&migration.attempts, surface));
     }
     text
+}
+
+/// What is on its way now.
+fn sending(migration: &Migration) -> String {
+    migration.sending.map_or_else(String::new, |sending| {
+        format!(
+            "{} so far, {} a second",
+            bytes(sending.bytes),
+            bytes(sending.bytes_per_s)
+        )
+    })
 }
 
 /// What whoever asked for it accepts, where that was limited.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use carnet_api::agent::{
     CertificateRequest, Container, CopiedAhead, CopyAhead, Described, Done, Facts, ForgetRefusals,
     HandOver, HandedOver, NewCertificate, Order, PlacedClaim, PrepareTarget, Prepared, Reading,
-    Refusals, Restored, SigningKey,
+    Refusals, Restored, SentSoFar, SigningKey,
 };
 use carnet_api::tls::{Authority, Identity, client_config, client_config_for_peer, edge_name};
 use carnet_api::v1::Problem;
@@ -270,6 +270,14 @@ impl Agents for HttpAgents {
         Box::pin(async move {
             let path = format!("/v1/containers/{container}/claim");
             self.ask(edge, question(&path, "read a claim code")).await
+        })
+    }
+
+    fn sent<'a>(&'a self, edge: &'a Endpoint, migration: MigrationId) -> Asked<'a, SentSoFar> {
+        Box::pin(async move {
+            let path = format!("/v1/handovers/{migration}/sent");
+            self.ask(edge, question(&path, "tell how much it has sent"))
+                .await
         })
     }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
     Container, CopiedAhead, CopyAhead, Described, Facts, HandOver, HandedOver, Order, PlacedClaim,
-    PrepareTarget, Prepared, Reading, Refusals, Restored,
+    PrepareTarget, Prepared, Reading, Refusals, Restored, SentSoFar,
 };
 use carnet_api::v1::Problem;
-use carnet_core::ids::EdgeId;
+use carnet_core::ids::{EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
 use carnet_core::permit::Fingerprint;
 use carnet_core::policy::Utilization;
@@ -78,6 +78,8 @@ pub trait Agents: Send + Sync + 'static {
     fn refusals<'a>(&'a self, edge: &'a Endpoint) -> Asked<'a, Refusals>;
     /// Has it forget refusals up to and with the number `through`.
     fn forget_refusals<'a>(&'a self, edge: &'a Endpoint, through: u64) -> Asked<'a, ()>;
+    /// How much has left it in a hand-over.
+    fn sent<'a>(&'a self, edge: &'a Endpoint, migration: MigrationId) -> Asked<'a, SentSoFar>;
     fn prepare_source<'a>(&'a self, edge: &'a Endpoint, order: &'a Order) -> Asked<'a, Described>;
     fn prepare_target<'a>(
         &'a self,

@@ -107,7 +107,10 @@ pub(crate) async fn visible(app: &App, caller: &Caller, id: &str) -> Result<Migr
     let record = app.store.migration(parsed).await?;
     record
         .filter(|record| may_see(caller, record))
-        .map(|record| record.migration)
+        .map(|record| Migration {
+            sending: app.migrations.sending(parsed),
+            ..record.migration
+        })
         .ok_or_else(missing)
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use carnet_api::v1::{Attempt, DestinationSpec};
+use carnet_api::v1::{Attempt, DestinationSpec, Sending};
 use carnet_core::ids::{AccountId, ContainerId, MigrationId};
 use carnet_core::migration::Phase;
 use carnet_core::permit::Part;
@@ -96,6 +96,8 @@ struct Parts {
     max_reading_age_ms: u64,
     pace: Pace,
     limits: Limits,
+    /// What is on its way now.
+    sending: Mutex<HashMap<MigrationId, Sending>>,
     /// Which migration has just changed; how, stands in the store.
     news: broadcast::Sender<MigrationId>,
     /// Notified when a container has come somewhere else, for the monitor to look.
@@ -119,11 +121,19 @@ impl Migrations {
                 max_reading_age_ms,
                 pace,
                 limits,
+                sending: Mutex::default(),
                 news: broadcast::channel(NEWS).0,
                 look_now: Arc::default(),
             }),
             tasks: Mutex::default(),
         }
+    }
+
+    /// What is on its way in a move, where that is known.
+    pub fn sending(&self, id: MigrationId) -> Option<Sending> {
+        let sending = self.parts.sending.lock();
+        let sending = sending.unwrap_or_else(PoisonError::into_inner);
+        sending.get(&id).copied()
     }
 
     /// Saves a migration and begins to carry it out, in a task of its own: whoever asked for it may

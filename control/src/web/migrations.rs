@@ -235,6 +235,8 @@ struct MigrationPage {
     is_being_cancelled: bool,
     can_be_cancelled: bool,
     strategy: Option<String>,
+    /// What is on its way now.
+    sending: Option<String>,
     sent: Option<[String; 3]>,
     rate: Option<String>,
     left: Option<String>,
@@ -341,6 +343,10 @@ pub(super) async fn show(
         is_being_cancelled: migration.cancel_asked_at_ms.is_some() && !migration.state.is_ended(),
         can_be_cancelled: caller.is(Role::ContainerOwner)
             && migrations::can_be_cancelled(&app, &caller, &migration).await?,
+        sending: migration.sending.map(|sending| {
+            let [sent, rate] = [sending.bytes, sending.bytes_per_s].map(bytes);
+            format!("{sent}, at {rate}/s now")
+        }),
         strategy: migration
             .strategy
             .as_ref()

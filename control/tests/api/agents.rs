@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use carnet_api::agent::{
     Container, CopiedAhead, CopyAhead, Described, Facts, HandOver, HandedOver, Order, PlacedClaim,
-    PrepareTarget, Prepared, Reading, Refusals, Restored, Utilization,
+    PrepareTarget, Prepared, Reading, Refusals, Restored, SentSoFar, Utilization,
 };
 use carnet_api::v1::{ContainerState, DetectedFacts};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
-use carnet_core::ids::EdgeId;
+use carnet_core::ids::{EdgeId, MigrationId};
 use carnet_core::permit::Fingerprint;
 use tokio::sync::watch;
 
@@ -153,6 +153,12 @@ impl Agents for FakeAgents {
 
     fn forget_refusals<'a>(&'a self, edge: &'a Endpoint, _: u64) -> Asked<'a, ()> {
         self.ask(edge, "forget refusals", |_| ())
+    }
+
+    fn sent<'a>(&'a self, edge: &'a Endpoint, _: MigrationId) -> Asked<'a, SentSoFar> {
+        self.ask(edge, "tell how much it has sent", |_| SentSoFar {
+            bytes: 1 << 20,
+        })
     }
 
     fn prepare_source<'a>(&'a self, edge: &'a Endpoint, _: &'a Order) -> Asked<'a, Described> {

@@ -327,6 +327,7 @@ async fn everything_is_asked_at_its_own_path() {
     asked.give_certificate(at, "PEM").await.unwrap();
     let _ = asked.refusals(at).await;
     asked.forget_refusals(at, 7).await.unwrap();
+    let _ = asked.sent(at, order.migration).await;
     let _ = asked.prepare_source(at, &order).await;
     let _ = asked.prepare_target(at, &prepare).await;
     let copy_ahead = CopyAhead {
@@ -372,6 +373,10 @@ async fn everything_is_asked_at_its_own_path() {
         (
             "POST /v1/refusals/forget".to_owned(),
             json!({ "through": 7 }),
+        ),
+        (
+            format!("GET /v1/handovers/{}/sent", order.migration),
+            Value::Null,
         ),
         (of("source/prepare"), body.clone()),
         (

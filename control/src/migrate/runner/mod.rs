@@ -6,6 +6,7 @@
 //! transaction with the state.
 
 mod orders;
+mod sending;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -161,6 +162,7 @@ impl Runner {
                 }
                 let (wishes, late) = (self.wishes.clone(), self.late());
                 let wished = wished(wishes, &state, self.run.waiting_since.is_some());
+                let watched = sending::watch(self.parts.clone(), self.run.id, effect, plan.clone());
                 let event = tokio::select! {
                     // What has been answered counts.
                     biased;
@@ -168,6 +170,7 @@ impl Runner {
                     late = late => Event::Unclear(late),
                     // The edge may go on for now: it is told to stop with what undoes the move.
                     event = wished => event,
+                    never = watched => match never {},
                 };
                 self.feed(event, None).await
             }

@@ -83,6 +83,7 @@ pub(super) fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
             max_downtime_ms: terms.max_downtime_ms,
             bandwidth_bytes_per_s: terms.bandwidth_bytes_per_s,
             expected_downtime_ms: facts.expected_downtime_ms,
+            sending: None,
             timings: facts.timings,
             transferred: facts.transferred,
             stall_ms: facts.stall_ms,

@@ -2,11 +2,12 @@
 
 use carnet_api::agent::{
     Container, CopiedAhead, CopyAhead, Described, Facts, HandOver, HandedOver, MAKING_SURE, Order,
-    PlacedClaim, PrepareTarget, Prepared, Reading, Refusals, Restored,
+    PlacedClaim, PrepareTarget, Prepared, Reading, Refusals, Restored, SentSoFar,
 };
 use carnet_api::tls::Identity;
 use carnet_api::v1::{ContainerState, Problem};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
+use carnet_core::ids::MigrationId;
 use carnet_core::permit::Fingerprint;
 use ed25519_dalek::VerifyingKey;
 use rcgen::{CertificateParams, KeyPair};
@@ -150,6 +151,14 @@ impl Agents for Edges {
                 detected: machine.detected.clone(),
             }
         }))
+    }
+
+    fn sent<'a>(&'a self, edge: &'a Endpoint, _: MigrationId) -> Asked<'a, SentSoFar> {
+        Box::pin(
+            self.aside(edge, "tell how much it has sent", |_| SentSoFar {
+                bytes: 0,
+            }),
+        )
     }
 
     fn claim<'a>(&'a self, _: &'a Endpoint, _: &'a str) -> Asked<'a, PlacedClaim> {
