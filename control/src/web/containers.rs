@@ -29,8 +29,8 @@ use crate::store::listing::Whose;
 
 /// How many of its last moves a container's page lists.
 const LAST_MOVES: u32 = 20;
-/// Of how many edges a preview tells every reason.
-const PREVIEWED: usize = 50;
+/// Of how many edges a preview, or the page for moving, tells every reason.
+pub(super) const PREVIEWED: usize = 50;
 
 /// A container in a list.
 pub(super) struct ContainerRow {

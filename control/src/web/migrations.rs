@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::access::Visitor;
 use super::choice;
-use super::containers::regions;
+use super::containers::{PREVIEWED, regions};
 use super::fields::Fields;
 use super::ledger::{permit_text, proof_file};
 use super::page::{Frame, page, shown};
@@ -406,8 +406,12 @@ struct MovePage {
     edge: String,
     allow_post_copy: bool,
     regions: Vec<String>,
-    /// Every edge that could be gone to, once it was asked.
+    /// The edges that could be gone to, the best first, once it was asked.
     attempts: Option<Vec<AttemptRow>>,
+    /// How many are not listed.
+    more: usize,
+    /// And how many of those are permitted.
+    more_permitted: usize,
     /// For how long it stood still before.
     stalls: Vec<String>,
     problem: Option<String>,
@@ -429,6 +433,8 @@ async fn move_page(
         allow_post_copy: container.allow_post_copy,
         regions: regions(app, caller).await?,
         attempts: None,
+        more: 0,
+        more_permitted: 0,
         stalls: choice::stalls(&moves),
         problem: None,
     })
@@ -475,8 +481,11 @@ pub(super) async fn audit(
         Ok(report) => {
             let mut again = move_page(&app, &visitor, &caller, &name).await?;
             let moves = choice::completed(&app, &caller, &again.container).await?;
-            let rows = choice::rows(&app, &caller, report.attempts, &moves);
-            again.attempts = Some(rows.await?);
+            let mut rows = choice::rows(&app, &caller, report.attempts, &moves).await?;
+            let more = rows.split_off(rows.len().min(PREVIEWED));
+            again.more = more.len();
+            again.more_permitted = more.iter().filter(|row| row.is_permitted).count();
+            again.attempts = Some(rows);
             shown(&again)
         }
         Err(error) => refused(&app, &visitor, &caller, &name, error).await,

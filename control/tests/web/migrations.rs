@@ -393,6 +393,35 @@ async fn a_move_with_many_attempts_is_shown_a_part_at_a_time() {
     assert_eq!(found, 1_000);
 }
 
+/// Where there are many edges, the best of them can be picked, and the rest are counted.
+#[tokio::test]
+async fn the_page_for_moving_lists_the_best_of_many_edges() {
+    let (plane, mover, mut browser, id) = app().await;
+    let lender = plane.account("lender-of-many", &[Role::EdgeOwner]).await;
+    for number in 0..60 {
+        let name = format!("one-of-many-{number:02}");
+        // A denial has as many reasons as there are elements.
+        let row = match number % 2 {
+            0 => "B jp caA deA lxc 2.6 8 - - -",
+            _ => "B de caB deB docker 0.1 1 - - -",
+        };
+        plane.edge_as(&lender, &name, row).await;
+        plane.share(&lender, &name, &mover).await;
+    }
+    let form = MOVE.replace("{}", &id);
+    let page = browser.fill(&form, &AUDIT.replace("{}", &id), &[]).await;
+    let html = page.is(200);
+    assert!(html.len() < 200_000, "{} bytes", html.len());
+    let listed = html.matches(r#"name="to" value="edge:"#).count();
+    // All that are permitted come before those that are denied: 30 of these, and `south`.
+    let denied = html.matches(" disabled").count();
+    assert_eq!((listed, denied), (50, 19));
+    assert!(
+        html.contains("more edges, not listed here. A region"),
+        "{html}"
+    );
+}
+
 #[tokio::test]
 async fn a_move_that_has_not_been_committed_is_cancelled_by_its_owner() {
     let (plane, mover, mut browser, id) = app().await;
