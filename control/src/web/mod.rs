@@ -4,7 +4,7 @@
 //! shows what came of it. Who may see a page stands in [`access`], in a table of its own; a
 //! browser session makes the same [`Caller`](crate::http::access::Caller) that a token makes.
 //! Pages work without scripts, and load nothing from elsewhere; one module of ours shows changes
-//! as they happen.
+//! as they happen, another answers a form while it is filled in.
 
 pub mod access;
 mod account;

@@ -2,7 +2,7 @@ use super::Strategy;
 
 /// What a container stands still for whatever its memory: until it is frozen and dumped, made
 /// anew, and let run. In milliseconds; measured, see `carnet-bench handover`.
-pub const LEAST_DOWNTIME_MS: u64 = 150;
+const LEAST_DOWNTIME_MS: u64 = 150;
 
 /// Of that, what comes after all has been sent: making its processes, the commit, letting it run.
 const AFTER_SENDING_MS: u64 = 80;

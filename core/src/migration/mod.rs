@@ -27,7 +27,7 @@ mod state;
 mod step;
 mod strategy;
 
-pub use downtime::{LEAST_DOWNTIME_MS, Terms, expected_downtime_ms, sent_within_ms};
+pub use downtime::{Terms, expected_downtime_ms, sent_within_ms};
 pub use plan::{Candidate, MigrationPlan, Subject};
 pub use state::{Cause, Effect, Event, Phase, State};
 pub use step::{Misplaced, RESTORE_ATTEMPTS, step};
