@@ -281,6 +281,7 @@ fn router<R: Runtime>(agent: Arc<Agent<R>>) -> Router {
         ));
     let for_peers = Router::new()
         .route("/v1/handovers/{id}/rootfs", put(receive_rootfs))
+        .route("/v1/handovers/{id}/memory-ahead", put(receive_memory_ahead))
         .route("/v1/handovers/{id}/images", put(receive_images))
         .route("/v1/handovers/{id}/pages", post(receive_pages))
         .layer(DefaultBodyLimit::disable())
@@ -471,6 +472,15 @@ async fn receive_rootfs<R: Runtime>(
     body: Body,
 ) -> Response {
     receive(agent, id, peer, body, Stream::Rootfs).await
+}
+
+async fn receive_memory_ahead<R: Runtime>(
+    agent: Shared<R>,
+    id: Path<MigrationId>,
+    peer: ConnectInfo<Peer>,
+    body: Body,
+) -> Response {
+    receive(agent, id, peer, body, Stream::MemoryAhead).await
 }
 
 async fn receive_images<R: Runtime>(

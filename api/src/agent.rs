@@ -13,7 +13,7 @@
 //! POST /v1/refusals/forget                  the control plane has them up to a number
 //! POST /v1/handovers/{id}/source/prepare    check; describe the container
 //! POST /v1/handovers/{id}/target/prepare    check; make directories and network ready
-//! POST /v1/handovers/{id}/source/copy-ahead send the root file system, container running
+//! POST /v1/handovers/{id}/source/copy-ahead send files, and memory if it can be, container running
 //! POST /v1/handovers/{id}/source/hand-over  freeze, dump, send difference and memory
 //! POST /v1/handovers/{id}/target/restore    bring it to life (only after the commit)
 //! POST /v1/handovers/{id}/target/settle     wait until no memory is missing any more
@@ -23,6 +23,7 @@
 //! POST /v1/handovers/{id}/target/discard    remove all that this hand-over brought
 //! GET  /v1/handovers/{id}/sent              how much of it has left the source so far
 //! PUT  /v1/handovers/{id}/rootfs            from the source's agent: a pass of the root file system
+//! PUT  /v1/handovers/{id}/memory-ahead      from the source's agent: images of memory, container running
 //! PUT  /v1/handovers/{id}/images            from the source's agent: the memory images
 //! PUT  /v1/handovers/{id}/stand-by          from the source's agent: it is about to freeze
 //! POST /v1/handovers/{id}/pages             from the source's agent: becomes, by HTTP's upgrade,
@@ -245,6 +246,8 @@ pub struct Described {
     pub rootfs_bytes: u64,
     /// What keeps its memory from following after it runs, as far as the source knows.
     pub post_copy_problems: Vec<String>,
+    /// What keeps its memory from going ahead, as far as the source knows.
+    pub pre_copy_problems: Vec<String>,
 }
 
 /// The outcome of `target/prepare`.
@@ -252,12 +255,16 @@ pub struct Described {
 pub struct Prepared {
     /// What keeps memory from following after the container runs, as far as the target knows.
     pub post_copy_problems: Vec<String>,
+    /// What keeps memory from going ahead, as far as the target knows.
+    pub pre_copy_problems: Vec<String>,
 }
 
 /// The body of `source/copy-ahead`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyAhead {
     pub order: Order,
+    /// Whether memory goes ahead too.
+    pub strategy: Strategy,
     /// How much of the link it may take, in bytes a second; absent: all of it.
     pub bandwidth_bytes_per_s: Option<u64>,
 }
@@ -295,6 +302,18 @@ pub struct CopiedAhead {
     pub passes: u32,
     /// The rate at which they went, in bytes a second, where they were enough to tell.
     pub bytes_per_s: Option<u64>,
+    /// Of memory, where it went ahead.
+    pub memory: Option<MemoryAhead>,
+}
+
+/// Memory that went ahead while the container ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryAhead {
+    /// As sent, compressed where that helped.
+    pub bytes: u64,
+    pub rounds: u32,
+    /// What the last round found written to since the one before: what is likely to be left.
+    pub last_round_bytes: u64,
 }
 
 /// How much has left the source in a hand-over, as sent; 0 where this agent knows of none.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
-    CopiedAhead, CopyAhead, Described, Done, HandOver, HandedOver, Order, SentSoFar, StandBy,
-    TimedStep,
+    CopiedAhead, CopyAhead, Described, Done, HandOver, HandedOver, MemoryAhead, Order, SentSoFar,
+    StandBy, TimedStep,
 };
 use carnet_api::v1::Problem;
 use carnet_core::ids::MigrationId;
@@ -31,6 +31,14 @@ use crate::tree::{Changes, Manifest, Mapped, Previous, Watch};
 /// next what changed meanwhile. More would chase a busy container for ever.
 const PASSES_AHEAD: u32 = 2;
 
+/// Rounds of memory while the container runs: the first sends all of it, each next what was written
+/// to meanwhile.
+const ROUNDS_AHEAD: u32 = 5;
+
+/// Another round is no use where the last found so little, in bytes: it goes over in the time that
+/// dumping takes anyhow.
+const LITTLE_MEMORY: u64 = 4 << 20;
+
 /// Less than this goes over too fast for a rate to be told by it, in bytes.
 const RATED_FROM_BYTES: u64 = 1 << 20;
 
@@ -39,6 +47,8 @@ const RATED_FROM_BYTES: u64 = 1 << 20;
 pub(super) struct Leaving {
     /// What was sent ahead; where it is lost, everything is sent again.
     sent_ahead: Option<SentAhead>,
+    /// The images of memory that was sent ahead.
+    memory_ahead: Option<Manifest>,
     frozen: Option<Instant>,
     /// What the time since went into.
     steps: Vec<TimedStep>,
@@ -89,13 +99,15 @@ impl<R: Runtime> Handovers<R> {
         Ok(described)
     }
 
-    /// Source: sends the root file system while the container runs.
+    /// Source: sends the root file system while the container runs, and memory, where the strategy
+    /// says so.
     ///
     /// # Errors
     /// Why it did not get there.
     pub async fn copy_ahead(&self, asked: CopyAhead) -> Result<CopiedAhead, Problem> {
         let CopyAhead {
             order,
+            strategy,
             bandwidth_bytes_per_s,
         } = asked;
         let (entitled, permit) = self.permitted(&order, Part::Source)?;
@@ -106,6 +118,7 @@ impl<R: Runtime> Handovers<R> {
                 bytes: 0,
                 passes: 0,
                 bytes_per_s: None,
+                memory: None,
             });
         }
         let rootfs = self.runtime.rootfs(name);
@@ -145,11 +158,72 @@ impl<R: Runtime> Handovers<R> {
             .entry(order.migration)
             .or_default()
             .sent_ahead = sent_ahead;
+        let memory = match strategy {
+            Strategy::PreCopy => {
+                let target = permit.claim.target;
+                Some(self.copy_memory_ahead(&order, target, name, pace).await?)
+            }
+            Strategy::StopAndCopy | Strategy::PostCopy => None,
+        };
         Ok(CopiedAhead {
             bytes,
             passes: PASSES_AHEAD,
             bytes_per_s,
+            memory,
         })
+    }
+
+    /// Sends memory, until little of it is written to in the time that a round takes.
+    ///
+    /// A crash in its midst: nothing of it counts, and the next dump is of all memory.
+    async fn copy_memory_ahead(
+        &self,
+        order: &Order,
+        to: Party,
+        name: &ContainerName,
+        pace: Pace,
+    ) -> Result<MemoryAhead, Problem> {
+        let mut sent_before = None;
+        let mut ahead = MemoryAhead {
+            bytes: 0,
+            rounds: 0,
+            last_round_bytes: u64::MAX,
+        };
+        loop {
+            if self.is_called_off(order.migration) {
+                return Err(called_off());
+            }
+            let is_first = ahead.rounds == 0;
+            let found = self.runtime.dump_ahead(name, is_first).await;
+            let found = found.map_err(cannot)?;
+            let sending = Sending {
+                stream: Stream::MemoryAhead,
+                directory: self.runtime.images(name),
+                previous: sent_before.take().map(Previous::of_what_stays),
+                pace: pace.clone(),
+            };
+            let (bytes, manifest) = self.send(order, to, sending).await?;
+            sent_before = Some(manifest);
+            ahead.bytes += bytes;
+            ahead.rounds += 1;
+            // A container that writes as fast as the link carries is not caught up with.
+            let is_gaining = found < ahead.last_round_bytes / 4 * 3;
+            ahead.last_round_bytes = found;
+            if found <= LITTLE_MEMORY || !is_gaining || ahead.rounds >= ROUNDS_AHEAD {
+                break;
+            }
+        }
+        lock(&self.leaving)
+            .entry(order.migration)
+            .or_default()
+            .memory_ahead = sent_before;
+        Ok(ahead)
+    }
+
+    fn is_called_off(&self, migration: MigrationId) -> bool {
+        lock(&self.leaving)
+            .get(&migration)
+            .is_some_and(|leaving| leaving.called_off.is_cancelled())
     }
 
     /// Source: freezes the container and sends what is still missing.
@@ -210,17 +284,17 @@ impl<R: Runtime> Handovers<R> {
         self.stop_giving_pages(migration);
         self.ask_to_stand_by(order, to, strategy).await?;
         let pages_to = match strategy {
-            Strategy::StopAndCopy => None,
+            Strategy::StopAndCopy | Strategy::PreCopy => None,
             Strategy::PostCopy => Some(self.open_pages(order, to).await?),
         };
-        let sent_ahead = {
+        let (sent_ahead, memory_ahead) = {
             let mut leaving = lock(&self.leaving);
             let leaving = leaving.entry(migration).or_default();
             if leaving.called_off.is_cancelled() {
                 return Err(called_off());
             }
             leaving.steps.clear();
-            leaving.sent_ahead.take()
+            (leaving.sent_ahead.take(), leaving.memory_ahead.take())
         };
         let zero = Instant::now();
         lock(&self.leaving)
@@ -267,7 +341,7 @@ impl<R: Runtime> Handovers<R> {
         let all_images = Sending {
             stream: Stream::Images,
             directory: self.runtime.images(name),
-            previous: None,
+            previous: memory_ahead.map(Previous::of_what_stays),
             pace,
         };
         let (sent, sending_images) = timed(
@@ -305,12 +379,14 @@ impl<R: Runtime> Handovers<R> {
         let (client, base) = self.peers.client(to, &order.target_address)?;
         let url = format!("{base}/v1/handovers/{}/stand-by", order.migration);
         let asked = serde_json::to_vec(&StandBy { strategy }).map_err(|error| internal(&error))?;
-        let answer = client
+        let asking = client
             .put(url)
             .header("Content-Type", "application/json")
             .body(asked)
-            .send()
-            .await
+            .send();
+        let answer = self
+            .unless_called_off(order.migration, asking)
+            .await?
             .map_err(|error| {
                 cannot(format!(
                     "asking the target to stand by: it cannot be reached: {}",
@@ -333,13 +409,13 @@ impl<R: Runtime> Handovers<R> {
                 chain(&error)
             ))
         };
-        let answer = client
+        let asking = client
             .post(url)
             .header(CONNECTION, "upgrade")
             .header(UPGRADE, PAGES)
-            .send()
-            .await
-            .map_err(failed)?;
+            .send();
+        let answer = self.unless_called_off(order.migration, asking).await?;
+        let answer = answer.map_err(failed)?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal("opening a way for pages", answer).await);
         }
@@ -362,18 +438,32 @@ impl<R: Runtime> Handovers<R> {
         let (client, base) = self.peers.client(to, &order.target_address)?;
         let what = stream.name();
         let url = format!("{base}/v1/handovers/{}/{what}", order.migration);
+        let sending = transfer::send(&client, &url, directory, previous, pace);
+        self.unless_called_off(order.migration, sending)
+            .await?
+            .map_err(|error| cannot(format!("sending the {what}: {}", chain(&error))))
+    }
+
+    /// Does `work`, unless the move is off before it is done: then it is dropped. What was asked
+    /// of the target breaks off with its connection; it is told to discard what it has.
+    ///
+    /// A connection may break in such a way that its end is never told (hyper's client waits for
+    /// ever where that happens as a request is handed over): the phase's deadline then ends the
+    /// move, and this the waiting.
+    async fn unless_called_off<T>(
+        &self,
+        migration: MigrationId,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Problem> {
         let off = lock(&self.leaving)
-            .entry(order.migration)
+            .entry(migration)
             .or_default()
             .called_off
             .clone();
         tokio::select! {
             biased;
-            // The connection breaks; the target is told to discard what it has.
             () = off.cancelled() => Err(called_off()),
-            sent = transfer::send(&client, &url, directory, previous, pace) => {
-                sent.map_err(|error| cannot(format!("sending the {what}: {}", chain(&error))))
-            }
+            done = work => Ok(done),
         }
     }
 

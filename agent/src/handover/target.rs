@@ -30,6 +30,9 @@ const PAGES_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     Rootfs,
+    /// Images of memory while the container runs on at the source.
+    MemoryAhead,
+    /// All that is left to be sent of its images.
     Images,
 }
 
@@ -38,6 +41,7 @@ impl Stream {
     pub fn name(self) -> &'static str {
         match self {
             Self::Rootfs => "rootfs",
+            Self::MemoryAhead => "memory-ahead",
             Self::Images => "images",
         }
     }
@@ -72,6 +76,7 @@ impl<R: Runtime> Handovers<R> {
         let name = &entitled.name;
         let prepared = Prepared {
             post_copy_problems: self.runtime.post_copy_problems().await,
+            pre_copy_problems: self.runtime.pre_copy_problems(&container).await,
         };
         match entitled.role() {
             // By half: from the beginning.
@@ -181,7 +186,7 @@ impl<R: Runtime> Handovers<R> {
         // It reads the images that would be written over.
         let before = match stream {
             Stream::Rootfs => None,
-            Stream::Images => lock(&self.arriving)
+            Stream::MemoryAhead | Stream::Images => lock(&self.arriving)
                 .get_mut(&migration)
                 .and_then(|arriving| arriving.making.take()),
         };
@@ -192,7 +197,7 @@ impl<R: Runtime> Handovers<R> {
         let (record, name) = self.expected(migration, peer)?;
         let directory = match stream {
             Stream::Rootfs => self.runtime.rootfs(&name),
-            Stream::Images => self.runtime.images(&name),
+            Stream::MemoryAhead | Stream::Images => self.runtime.images(&name),
         };
         let received = transfer::receive(Abortable::new(body, registration), directory)
             .await
@@ -428,7 +433,7 @@ impl<R: Runtime> Handovers<R> {
                 Err("memory of it was lost on its way, and it was killed".to_owned())
             }
             // All of it was here before it ran.
-            (_, None | Some(Strategy::StopAndCopy)) => Ok(()),
+            (_, None | Some(Strategy::StopAndCopy | Strategy::PreCopy)) => Ok(()),
             (_, Some(Strategy::PostCopy)) => self
                 .runtime
                 .settle(name)

@@ -111,7 +111,59 @@ fn make_pipes_large() -> std::io::Result<()> {
     std::fs::write(PIPES, PIPE_BYTES.to_string())
 }
 
-/// Dumps the frozen container with first process `pid` into `images`. It stays frozen.
+/// What keeps memory from going ahead from this machine.
+pub async fn pre_copy_problems() -> Vec<String> {
+    let check = Command::new("criu").args(["check", "--feature", "mem_dirty_track"]);
+    match check.run().await {
+        Ok(_) => Vec::new(),
+        Err(error) => vec![format!(
+            "the kernel does not tell which memory is written to (CONFIG_MEM_SOFT_DIRTY): {error}"
+        )],
+    }
+}
+
+/// The directory of the `number`th dump of a container that runs on, beside those of the others
+/// and below that of the last, which finds them by these names.
+pub fn ahead(number: u32) -> String {
+    format!("ahead-{number}")
+}
+
+/// Writes what a container that runs on holds in memory into `images`: what it has written to
+/// since the last of the `before` dumps that are beside it, if there are any. Its processes stand
+/// still for a moment.
+///
+/// # Errors
+/// Where CRIU fails; the end of its log is in the error.
+pub async fn dump_ahead(
+    pid: u32,
+    network_inode: u64,
+    images: &Path,
+    before: u32,
+) -> Result<(), String> {
+    let command = Command::new("criu")
+        .args(["pre-dump", "--tree"])
+        .arg(pid.to_string())
+        .arg("--images-dir")
+        .arg(images.display().to_string())
+        .args(["--log-file", DUMP_LOG, "--external"])
+        .arg(format!("net[{network_inode}]:{EXTERNAL_NETWORK}"))
+        .args(["--manage-cgroups=ignore", "--track-mem"])
+        .limit(LIMIT);
+    let command = match before {
+        0 => command,
+        _ => command
+            .arg("--prev-images-dir")
+            .arg(format!("../{}", ahead(before))),
+    };
+    let dumped = command.run().await;
+    dumped
+        .map(drop)
+        .map_err(|error| with_log(&error, &images.join(DUMP_LOG)))
+}
+
+/// Dumps the frozen container with first process `pid` into `images`. It stays frozen. Of memory
+/// goes what was written to since the last of the `before` [dumps](dump_ahead) that are below
+/// `images`, or all.
 ///
 /// # Errors
 /// Where CRIU fails; the end of its log is in the error.
@@ -120,8 +172,16 @@ pub async fn dump(
     network_inode: u64,
     cgroup: &Path,
     images: &Path,
+    before: u32,
 ) -> Result<(), String> {
-    dump_command(pid, network_inode, cgroup, images)
+    let command = dump_command(pid, network_inode, cgroup, images);
+    let command = match before {
+        0 => command,
+        _ => command
+            .args(["--track-mem", "--prev-images-dir"])
+            .arg(ahead(before)),
+    };
+    command
         .run()
         .await
         .map(drop)

@@ -58,6 +58,8 @@ struct Problems {
     all: Vec<String>,
     /// In those whose memory follows.
     post_copy: Vec<String>,
+    /// In those whose memory goes ahead from here.
+    pre_copy: Vec<String>,
 }
 
 /// What is under way with one container.
@@ -66,6 +68,9 @@ struct Underway {
     standby: Option<Standby>,
     /// Of a container that runs, and whose memory follows.
     guard: Option<Guard>,
+    /// Dumps of its memory since all of it was dumped ahead, that one included: each is of what
+    /// was written to since the one before. 0: the next must be of all.
+    dumps_ahead: u32,
     /// Of a frozen container, whose memory is being given out.
     page_server: Option<JoinHandle<Result<String, CommandError>>>,
 }
@@ -157,6 +162,14 @@ impl LxcRuntime {
             .ok_or_else(|| RuntimeError::Refused(format!("`{name}` does not run")))
     }
 
+    /// The container's first process, and the number of its network namespace.
+    fn first_process_and_network(name: &ContainerName) -> Done<(u32, u64)> {
+        let pid = Self::first_process(name)?;
+        let namespace = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let found = fs::metadata(&namespace).map_err(RuntimeError::file(&namespace))?;
+        Ok((pid, std::os::unix::fs::MetadataExt::ino(&found)))
+    }
+
     /// The cgroup of a container that is alive.
     fn living_cgroup(name: &ContainerName) -> Done<Cgroup> {
         Self::cgroup(name).ok_or_else(|| {
@@ -174,6 +187,7 @@ impl LxcRuntime {
         let problems = Problems {
             all: Self::find_problems().await,
             post_copy: criu::post_copy_problems().await,
+            pre_copy: criu::pre_copy_problems().await,
         };
         *known = Some((Instant::now(), problems.clone()));
         problems
@@ -285,6 +299,12 @@ impl Runtime for LxcRuntime {
         self.found_out().await.post_copy
     }
 
+    async fn pre_copy_problems(&self, container: &Described) -> Vec<String> {
+        room::for_images(container.memory_bytes)
+            .into_iter()
+            .collect()
+    }
+
     async fn describe(&self, name: &ContainerName) -> Done<Described> {
         match Self::state(name) {
             ContainerState::Running | ContainerState::Frozen => {}
@@ -301,12 +321,16 @@ impl Runtime for LxcRuntime {
         }
         let definition = Self::definition(name)?;
         let rootfs = self.rootfs(name);
+        let memory_bytes = Self::living_cgroup(name)?.resident_bytes();
+        let mut pre_copy_problems = self.found_out().await.pre_copy;
+        pre_copy_problems.extend(room::for_images(memory_bytes));
         Ok(Described {
             description: serde_json::to_value(definition)
                 .map_err(|error| RuntimeError::Refused(error.to_string()))?,
-            memory_bytes: Self::living_cgroup(name)?.resident_bytes(),
+            memory_bytes,
             rootfs_bytes: room::used_below(&rootfs),
             post_copy_problems: self.post_copy_problems().await,
+            pre_copy_problems,
         })
     }
 
@@ -350,6 +374,34 @@ impl Runtime for LxcRuntime {
         Path::new(IMAGES).join(name.as_str())
     }
 
+    async fn dump_ahead(&self, name: &ContainerName, is_first: bool) -> Done<u64> {
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
+        let cgroup = Self::living_cgroup(name)?;
+        // One that another process started.
+        Self::end_page_server(&mut underway, &cgroup).await?;
+        if is_first {
+            underway.dumps_ahead = 0;
+            remove_directory(&self.images(name))?;
+        }
+        // Whoever begins to count anew what is written to has to come to the end of it.
+        let before = std::mem::take(&mut underway.dumps_ahead);
+        if before == 0 && !is_first {
+            return Err(RuntimeError::Refused(format!(
+                "it is not known what `{name}` has written to in memory since"
+            )));
+        }
+        self.make_images_directory(name)?;
+        let images = self.images(name).join(criu::ahead(before + 1));
+        fs::create_dir_all(&images).map_err(RuntimeError::file(&images))?;
+        let (pid, network) = Self::first_process_and_network(name)?;
+        criu::dump_ahead(pid, network, &images, before)
+            .await
+            .map_err(RuntimeError::Refused)?;
+        underway.dumps_ahead = before + 1;
+        Ok(room::used_below(&images))
+    }
+
     async fn freeze(&self, name: &ContainerName) -> Done {
         let cgroup = Self::living_cgroup(name)?;
         let host_interface = Self::host_interface(name).await?;
@@ -370,18 +422,23 @@ impl Runtime for LxcRuntime {
         if !cgroup.is_to_freeze() || !wait_until(|| cgroup.is_frozen()).await {
             return Err(RuntimeError::Refused(format!("`{name}` is not frozen")));
         }
-        remove_directory(&self.images(name))?;
+        // This dump begins to count anew what is written to: another has to be of all.
+        let dumps_ahead = match (std::mem::take(&mut underway.dumps_ahead), strategy) {
+            (dumps, Strategy::PreCopy) => dumps,
+            (_, Strategy::StopAndCopy | Strategy::PostCopy) => 0,
+        };
+        if dumps_ahead == 0 {
+            remove_directory(&self.images(name))?;
+        }
         self.make_images_directory(name)?;
-        let pid = Self::first_process(name)?;
-        let namespace = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        let inode = std::os::unix::fs::MetadataExt::ino(
-            &fs::metadata(&namespace).map_err(RuntimeError::file(&namespace))?,
-        );
+        let (pid, inode) = Self::first_process_and_network(name)?;
         let images = self.images(name);
         let dumped = match strategy {
-            Strategy::StopAndCopy => criu::dump(pid, inode, cgroup.path(), &images)
-                .await
-                .map(|()| None),
+            Strategy::StopAndCopy | Strategy::PreCopy => {
+                criu::dump(pid, inode, cgroup.path(), &images, dumps_ahead)
+                    .await
+                    .map(|()| None)
+            }
             Strategy::PostCopy => criu::dump_all_but_pages(pid, inode, cgroup.path(), &images)
                 .await
                 .map(|server| {
@@ -401,6 +458,7 @@ impl Runtime for LxcRuntime {
     async fn thaw(&self, name: &ContainerName) -> Done {
         let underway = self.underway(name);
         let mut underway = underway.lock().await;
+        underway.dumps_ahead = 0;
         if let Some(cgroup) = Self::cgroup(name) {
             Self::end_page_server(&mut underway, &cgroup).await?;
             let host_interface = Self::host_interface(name).await?;

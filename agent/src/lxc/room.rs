@@ -71,6 +71,28 @@ pub fn shortage(container: &Described, directory: &Path) -> Vec<String> {
     problems
 }
 
+/// What is missing for the images of so much memory to lie here, and for what is written to
+/// meanwhile; in words.
+pub fn for_images(memory_bytes: u64) -> Option<String> {
+    let needed = memory_bytes * 2;
+    // What is not there yet will be on the same tmpfs.
+    let directory = Path::new(super::IMAGES)
+        .ancestors()
+        .find(|path| path.is_dir())?;
+    let free = match statvfs(directory) {
+        Ok(found) => found.fragment_size() * found.blocks_available(),
+        Err(error) => return Some(format!("{}: {error}", directory.display())),
+    };
+    (free < needed).then(|| {
+        format!(
+            "{} has {} MB free, and {} MB are needed for memory that goes ahead: mount -o remount,size=... the tmpfs that it is on",
+            directory.display(),
+            free >> 20,
+            needed >> 20
+        )
+    })
+}
+
 /// A container of this edge that has the address already, in words.
 pub fn address_in_use(network: &Network) -> Option<String> {
     let address: Ipv4Addr = network.address;

@@ -170,7 +170,7 @@ impl Standby {
         write("criu", DOOR)?;
         write("hook", HOOK)?;
         let lazy = match begin.strategy {
-            Strategy::StopAndCopy => "",
+            Strategy::StopAndCopy | Strategy::PreCopy => "",
             Strategy::PostCopy => LAZY,
         };
         // LXC passes CRIU no options of ours; CRIU reads them from here. The network is locked
@@ -184,7 +184,7 @@ impl Standby {
         )?;
         let (word, told) = fifos(&directory)?;
         let guard = match begin.strategy {
-            Strategy::StopAndCopy => None,
+            Strategy::StopAndCopy | Strategy::PreCopy => None,
             Strategy::PostCopy => {
                 Some(Guard::start(begin.program, begin.name, &directory, begin.images).await?)
             }

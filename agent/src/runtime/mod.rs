@@ -73,6 +73,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// What keeps this edge from [`Strategy::PostCopy`]; empty: nothing.
     fn post_copy_problems(&self) -> impl Future<Output = Vec<String>> + Send;
 
+    /// What keeps this edge from receiving `container` with [`Strategy::PreCopy`]; empty: nothing.
+    fn pre_copy_problems(&self, container: &Described) -> impl Future<Output = Vec<String>> + Send;
+
     /// What keeps this edge from taking part in a migration; empty: nothing.
     fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
 
@@ -106,10 +109,25 @@ pub trait Runtime: Send + Sync + 'static {
     /// Where memory images of a container go: on tmpfs, so that they never reach a disk.
     fn images(&self, name: &ContainerName) -> PathBuf;
 
+    /// Writes what a container that runs on holds in memory into a directory below
+    /// [`images`](Self::images): all of it at first, later what it has written to since the last
+    /// time. Returns how much that was, in bytes. What was written stays as it is.
+    ///
+    /// `is_first`: what was written before counts for nothing. So it does where this fails.
+    fn dump_ahead(
+        &self,
+        name: &ContainerName,
+        is_first: bool,
+    ) -> impl Future<Output = Done<u64>> + Send;
+
     /// Stops every process of a container where it is, and takes it off the network.
     fn freeze(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
 
     /// Writes the memory of a frozen container into [`images`](Self::images). It stays frozen.
+    ///
+    /// With [`Strategy::PreCopy`], that is what it has written to since it was last
+    /// [dumped ahead](Self::dump_ahead), beside what was written then; where it was not, or where
+    /// it was dumped since, all.
     ///
     /// With [`Strategy::PostCopy`] the pages of its memory stay behind, and are given out on the
     /// stream that is returned, to the [`restore`](Self::restore) at its other end. With it the

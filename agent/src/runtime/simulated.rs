@@ -19,7 +19,8 @@ use crate::tree::Mapped;
 /// ```text
 /// ROOT/containers/NAME/container.json   state and memory
 /// ROOT/containers/NAME/rootfs/          its files; the claim code is at rootfs/run/carnet-claim
-/// ROOT/images/NAME/memory               its memory, while it moves
+/// ROOT/images/NAME/memory               its memory, while it moves: an `Image`
+/// ROOT/images/NAME/ahead-N/memory       its memory while it still ran, the Nth time
 /// ROOT/started/NAME                     it was restored, and has run since
 /// ROOT/problems                         what is said to be wrong with the edge, a line each
 /// ```
@@ -30,6 +31,33 @@ pub struct SimulatedRuntime {
     ready: Mutex<HashMap<String, Memory>>,
     /// Memory on its way.
     following: Mutex<HashMap<String, JoinHandle<std::io::Result<String>>>>,
+    /// How often memory was dumped ahead, and what it was the last time.
+    ahead: Mutex<HashMap<String, (u32, String)>>,
+}
+
+/// Memory as it was dumped.
+#[derive(Debug, Serialize, Deserialize)]
+struct Image {
+    /// How much of what was dumped the `N`th time, counted from its beginning, has stayed.
+    stayed: Option<(u32, usize)>,
+    /// What comes after that.
+    rest: String,
+}
+
+impl Image {
+    /// Of `memory`, which was dumped before as `ahead` says.
+    fn new(memory: &str, ahead: Option<&(u32, String)>) -> Self {
+        let stayed = ahead.map(|(number, before)| {
+            let same = before.chars().zip(memory.chars());
+            let same = same.take_while(|(one, other)| one == other);
+            (*number, same.map(|(one, _)| one.len_utf8()).sum())
+        });
+        let rest = memory.get(stayed.map_or(0, |(_, bytes)| bytes)..);
+        Self {
+            stayed,
+            rest: rest.unwrap_or_default().to_owned(),
+        }
+    }
 }
 
 /// The memory of a container that was restored and not started.
@@ -65,6 +93,7 @@ impl SimulatedRuntime {
             root,
             ready: Mutex::default(),
             following: Mutex::default(),
+            ahead: Mutex::default(),
         }
     }
 
@@ -114,9 +143,41 @@ impl SimulatedRuntime {
         self.root.join("started").join(name.as_str())
     }
 
-    fn memory_image(&self, name: &ContainerName) -> PathBuf {
-        self.images(name).join("memory")
+    fn write_image(directory: &Path, image: &Image) -> Done {
+        let path = directory.join("memory");
+        let text = serde_json::to_string(image)
+            .map_err(|error| RuntimeError::Refused(error.to_string()))?;
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(RuntimeError::file(&path))
     }
+
+    /// The memory that the image below `directory` is of, as far as it is among `images`.
+    fn read_image(images: &Path, directory: &Path) -> Done<String> {
+        let path = directory.join("memory");
+        let text = fs::read_to_string(&path).map_err(RuntimeError::file(&path))?;
+        let bad = |why: &dyn std::fmt::Display| {
+            RuntimeError::Refused(format!("{}: {why}", path.display()))
+        };
+        let image: Image = serde_json::from_str(&text).map_err(|error| bad(&error))?;
+        let Some((number, bytes)) = image.stayed else {
+            return Ok(image.rest);
+        };
+        let before = Self::read_image(images, &images.join(ahead(number)))?;
+        match before.get(..bytes) {
+            Some(stayed) => Ok(format!("{stayed}{}", image.rest)),
+            None => Err(bad(&"more has stayed than there was")),
+        }
+    }
+
+    fn ahead(&self) -> std::sync::MutexGuard<'_, HashMap<String, (u32, String)>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The directory of the `number`th dump of a container that runs on.
+fn ahead(number: u32) -> String {
+    format!("ahead-{number}")
 }
 
 fn remove_directory(path: &Path) -> Done {
@@ -142,6 +203,10 @@ impl Runtime for SimulatedRuntime {
     }
 
     async fn post_copy_problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn pre_copy_problems(&self, _container: &Described) -> Vec<String> {
         Vec::new()
     }
 
@@ -191,6 +256,7 @@ impl Runtime for SimulatedRuntime {
             memory_bytes: simulated.memory.len() as u64,
             rootfs_bytes: 0,
             post_copy_problems: Vec::new(),
+            pre_copy_problems: Vec::new(),
         })
     }
 
@@ -228,6 +294,32 @@ impl Runtime for SimulatedRuntime {
         self.root.join("images").join(name.as_str())
     }
 
+    async fn dump_ahead(&self, name: &ContainerName, is_first: bool) -> Done<u64> {
+        let simulated = self.load(name)?;
+        if simulated.state != ContainerState::Running {
+            return Err(RuntimeError::Refused(format!("`{name}` does not run")));
+        }
+        let before = self.ahead().remove(name.as_str());
+        let before = match (is_first, before) {
+            (true, _) => {
+                self.forget_images(name).await?;
+                None
+            }
+            (false, Some(before)) => Some(before),
+            (false, None) => {
+                return Err(RuntimeError::Refused(format!(
+                    "it is not known what `{name}` has written to in memory since"
+                )));
+            }
+        };
+        let number = before.as_ref().map_or(1, |(number, _)| number + 1);
+        let image = Image::new(&simulated.memory, before.as_ref());
+        Self::write_image(&self.images(name).join(ahead(number)), &image)?;
+        self.ahead()
+            .insert(name.to_string(), (number, simulated.memory));
+        Ok(image.rest.len() as u64)
+    }
+
     async fn freeze(&self, name: &ContainerName) -> Done {
         match self.load(name)?.state {
             ContainerState::Running | ContainerState::Frozen => {
@@ -242,13 +334,17 @@ impl Runtime for SimulatedRuntime {
         if simulated.state != ContainerState::Frozen {
             return Err(RuntimeError::Refused(format!("`{name}` is not frozen")));
         }
-        self.forget_images(name).await?;
+        let ahead = self.ahead().remove(name.as_str());
+        let ahead = ahead.filter(|_| strategy == Strategy::PreCopy);
+        if ahead.is_none() {
+            self.forget_images(name).await?;
+        }
         let images = self.images(name);
         fs::create_dir_all(&images).map_err(RuntimeError::file(&images))?;
         match strategy {
-            Strategy::StopAndCopy => {
-                let path = self.memory_image(name);
-                fs::write(&path, simulated.memory).map_err(RuntimeError::file(&path))?;
+            Strategy::StopAndCopy | Strategy::PreCopy => {
+                let image = Image::new(&simulated.memory, ahead.as_ref());
+                Self::write_image(&images, &image)?;
                 Ok(None)
             }
             Strategy::PostCopy => {
@@ -267,6 +363,7 @@ impl Runtime for SimulatedRuntime {
     }
 
     async fn thaw(&self, name: &ContainerName) -> Done {
+        self.ahead().remove(name.as_str());
         if self.record(name).exists() && self.load(name)?.state == ContainerState::Frozen {
             self.set_state(name, ContainerState::Running)?;
         }
@@ -294,9 +391,9 @@ impl Runtime for SimulatedRuntime {
             return Ok(());
         }
         let memory = match (strategy, pages) {
-            (Strategy::StopAndCopy, _) => {
-                let path = self.memory_image(name);
-                Memory::Here(fs::read_to_string(&path).map_err(RuntimeError::file(&path))?)
+            (Strategy::StopAndCopy | Strategy::PreCopy, _) => {
+                let images = self.images(name);
+                Memory::Here(Self::read_image(&images, &images)?)
             }
             (Strategy::PostCopy, Some(pages)) => Memory::Follows(pages),
             (Strategy::PostCopy, None) => {
@@ -402,6 +499,7 @@ impl Runtime for SimulatedRuntime {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(name.as_str());
+        self.ahead().remove(name.as_str());
         self.forget_images(name).await?;
         remove_directory(&self.directory(name))?;
         let started = self.started(name);

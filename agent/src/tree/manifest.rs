@@ -70,6 +70,11 @@ impl Stamp {
         self.settled = false;
     }
 
+    /// It is known not to have been changed since it was looked at.
+    fn settle(&mut self) {
+        self.settled = true;
+    }
+
     /// Whether what was sent under the stamp `sent` is still what is there.
     pub(super) fn is_unchanged_since(&self, sent: &Self) -> bool {
         sent.settled
@@ -79,6 +84,13 @@ impl Stamp {
 }
 
 impl Manifest {
+    /// Has no file be sent again for having been written shortly before it was sent.
+    pub(super) fn trust(&mut self) {
+        for stamp in self.files.values_mut() {
+            stamp.settle();
+        }
+    }
+
     /// Has a file be sent again, whatever its times say; `false` where it was not sent.
     pub(super) fn distrust(&mut self, file: &Mapped) -> bool {
         let relative = file.path.strip_prefix("/").unwrap_or(&file.path);

@@ -45,6 +45,16 @@ impl Previous {
         };
         Self { manifest, changes }
     }
+
+    /// What stands in `manifest` is not written to any more: only what has come since is sent, and
+    /// what has gone is told.
+    pub fn of_what_stays(mut manifest: Manifest) -> Self {
+        manifest.trust();
+        Self {
+            manifest,
+            changes: Changes::Anywhere,
+        }
+    }
 }
 
 /// Writes the tree below `root` to `output`: all of it, or, given what was sent before, what has
@@ -88,22 +98,32 @@ pub fn pack(
         .map(PathBuf::as_path);
     Head::new(previous.is_none(), removed).write(&mut output)?;
 
-    let is_changed = |path: &Path| {
+    let is_new_or_other = |path: &Path| {
         let sent = previous.and_then(|previous| previous.files.get(path));
         match (sent, manifest.files.get(path)) {
             (Some(sent), Some(now)) => !now.is_unchanged_since(sent),
             _ => true,
         }
     };
+    // All names of a file are sent or none, else they would be files of their own at the other
+    // end. One may be new without the file knowing: a directory above it has another name now.
+    let linked: HashSet<(u64, u64)> = found
+        .iter()
+        .filter(|(path, _)| is_new_or_other(path))
+        .filter_map(|(_, metadata)| linked(metadata))
+        .collect();
+    let is_changed = |(path, metadata): &(PathBuf, Metadata)| {
+        is_new_or_other(path) || self::linked(metadata).is_some_and(|file| linked.contains(&file))
+    };
     // What is unpacked into a directory changes its time: it is sent too, to be set right.
     let parents: HashSet<&Path> = found
         .iter()
-        .filter(|(path, _)| is_changed(path))
+        .filter(|file| is_changed(file))
         .filter_map(|(path, _)| path.parent())
         .collect();
     let to_send: Vec<_> = found
         .iter()
-        .filter(|(path, _)| is_changed(path) || parents.contains(path.as_path()))
+        .filter(|file| is_changed(file) || parents.contains(file.0.as_path()))
         .collect();
     let mut archive = Builder::new(output);
     let mut links = HashMap::new();
@@ -120,6 +140,12 @@ pub fn pack(
     }
     archive.into_inner()?.flush()?;
     Ok(manifest)
+}
+
+/// Which file it is a name of, where that has more names than one.
+fn linked(metadata: &Metadata) -> Option<(u64, u64)> {
+    let is_linked = metadata.nlink() > 1 && !metadata.is_dir();
+    is_linked.then(|| (metadata.dev(), metadata.ino()))
 }
 
 /// Appends what is at `path`; `false` where it is gone since the walk, or is something else.
@@ -139,7 +165,7 @@ fn append<W: Write>(
     header.set_size(0);
 
     // A file with several names is sent once; its other names are links to the first.
-    let inode = (metadata.nlink() > 1 && !kind.is_dir()).then(|| (metadata.dev(), metadata.ino()));
+    let inode = linked(metadata);
     if let Some(first) = inode.and_then(|inode| links.get(&inode)) {
         header.set_entry_type(EntryType::Link);
         append_entry(archive, &mut header, path, Some(first), io::empty())?;

@@ -154,7 +154,7 @@ fn nothing_is_sent_ahead_once_it_has_been_handed_over() {
     scene.go_to(&mut a_move, "source/hand-over");
     assert_eq!(
         scene.go(&mut a_move, "source/copy-ahead"),
-        json!({ "bytes": 0, "bytes_per_s": null, "passes": 0 })
+        json!({ "bytes": 0, "bytes_per_s": null, "memory": null, "passes": 0 })
     );
 }
 

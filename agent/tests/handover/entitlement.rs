@@ -33,20 +33,25 @@ fn nobody_gives_orders_but_the_control_plane() {
             assert_eq!(problem.status, 403, "{path}");
         }
     }
+    // The way in which it is asked whether they are heard lets the control plane be.
+    let (client, base) = scene.client(Caller::Control, scene.source());
+    let request = client.get(format!("{base}/v1/reading"));
+    assert!(scene.is_heard(Caller::Control, scene.source(), request));
     // These are not even heard.
     for caller in [Caller::Nobody, Caller::Stranger] {
         for name in ORDERS {
+            let edge = match name.starts_with("source/") {
+                true => scene.source(),
+                false => scene.target(),
+            };
             let request = scene.request(caller, &a_move, name);
-            assert!(
-                scene.block_on(answer(request)).is_err(),
-                "{caller:?} {name}"
-            );
+            assert!(!scene.is_heard(caller, edge, request), "{caller:?} {name}");
         }
         for path in QUESTIONS {
             let (client, base) = scene.client(caller, scene.source());
             let request = client.get(format!("{base}{path}"));
             assert!(
-                scene.block_on(answer(request)).is_err(),
+                !scene.is_heard(caller, scene.source(), request),
                 "{caller:?} {path}"
             );
         }
@@ -63,14 +68,24 @@ fn stream() -> Vec<u8> {
     stream
 }
 
-/// The status that `edge` answers to a stream; `None` where it does not answer.
-fn send(scene: &Scene, caller: Caller, edge: &Edge, a_move: &Move, what: &str) -> Option<u16> {
+fn put(
+    scene: &Scene,
+    caller: Caller,
+    edge: &Edge,
+    a_move: &Move,
+    what: &str,
+) -> reqwest::RequestBuilder {
     let (client, base) = scene.client(caller, edge);
     let url = format!("{base}/v1/handovers/{}/{what}", a_move.order.migration);
-    match scene.block_on(answer(client.put(url).body(stream()))) {
-        Ok(Ok(_)) => Some(200),
-        Ok(Err(problem)) => Some(problem.status),
-        Err(_) => None,
+    client.put(url).body(stream())
+}
+
+/// The status that `edge` answers to a stream.
+fn send(scene: &Scene, caller: Caller, edge: &Edge, a_move: &Move, what: &str) -> u16 {
+    let request = put(scene, caller, edge, a_move, what);
+    match scene.block_on(answer(request)).expect("no answer at all") {
+        Ok(_) => 200,
+        Err(problem) => problem.status,
     }
 }
 
@@ -80,8 +95,8 @@ fn only_the_source_that_was_named_sends_and_only_while_it_is_expected() {
     let target = scene.target();
     let mut a_move = scene.a_move();
     let source = Caller::Edge(a_move.order.source);
-    let expect = |caller, a_move: &Move, status: Option<u16>| {
-        for what in ["rootfs", "images"] {
+    let expect = |caller, a_move: &Move, status: u16| {
+        for what in ["rootfs", "memory-ahead", "images"] {
             assert_eq!(
                 send(&scene, caller, target, a_move, what),
                 status,
@@ -89,40 +104,45 @@ fn only_the_source_that_was_named_sends_and_only_while_it_is_expected() {
             );
         }
     };
-    expect(source, &a_move, Some(403));
+    expect(source, &a_move, 403);
     let noted = scene.refusals(target).refusals;
     let noted: Vec<_> = noted
         .iter()
         .map(|refused| (refused.check.as_str(), refused.asked.as_str()))
         .collect();
-    assert_eq!(noted, [("permit", "rootfs"), ("permit", "images")]);
+    assert_eq!(
+        noted,
+        ["rootfs", "memory-ahead", "images"].map(|what| ("permit", what))
+    );
     scene.go_to(&mut a_move, "source/hand-over");
     let before = target.files();
-    expect(Caller::Control, &a_move, Some(403));
-    expect(Caller::Edge(target.id), &a_move, Some(403));
-    expect(Caller::Edge(scene.edges[OTHER].id), &a_move, Some(403));
-    expect(Caller::Stranger, &a_move, None);
-    expect(Caller::Nobody, &a_move, None);
+    expect(Caller::Control, &a_move, 403);
+    expect(Caller::Edge(target.id), &a_move, 403);
+    expect(Caller::Edge(scene.edges[OTHER].id), &a_move, 403);
+    for caller in [Caller::Stranger, Caller::Nobody] {
+        let request = put(&scene, caller, target, &a_move, "images");
+        assert!(!scene.is_heard(caller, target, request), "{caller:?}");
+    }
     // Another migration of the same source's.
-    expect(source, &scene.a_move(), Some(403));
+    expect(source, &scene.a_move(), 403);
     // The source itself expects nothing.
     let to_source = send(&scene, source, scene.source(), &a_move, "rootfs");
-    assert_eq!(to_source, Some(404));
+    assert_eq!(to_source, 404);
     assert_eq!(before, target.files());
 
     scene.go(&mut a_move, "target/restore");
     let before = target.files();
-    expect(source, &a_move, Some(404));
+    expect(source, &a_move, 404);
     assert_eq!(before, target.files());
 
     let mut discarded = scene.a_move_between(OTHER, TARGET);
     discarded.order.container = "App2".to_owned();
     scene.go(&mut discarded, "target/prepare");
     let other = Caller::Edge(scene.edges[OTHER].id);
-    expect(source, &discarded, Some(403));
-    expect(other, &discarded, Some(200));
+    expect(source, &discarded, 403);
+    expect(other, &discarded, 200);
     scene.go(&mut discarded, "target/discard");
-    expect(other, &discarded, Some(404));
+    expect(other, &discarded, 404);
     assert!(!target.root().join("containers/App2").exists());
 }
 
@@ -180,8 +200,8 @@ fn an_edge_is_nobody_but_itself() {
     let mut a_move = scene.a_move();
     scene.go_to(&mut a_move, "target/prepare");
     let unknown = EdgeId::from_uuid(uuid::Uuid::now_v7());
-    for what in ["rootfs", "images"] {
+    for what in ["rootfs", "memory-ahead", "images"] {
         let status = send(&scene, Caller::Edge(unknown), scene.target(), &a_move, what);
-        assert_eq!(status, Some(403));
+        assert_eq!(status, 403);
     }
 }

@@ -16,6 +16,7 @@ mod enrolment;
 mod entitlement;
 mod failure;
 mod post_copy;
+mod pre_copy;
 mod questions;
 mod renewal;
 mod restart;

@@ -306,7 +306,8 @@ fn what_is_still_being_made_is_waited_for_by_whatever_comes_next() {
         scene.go_to(&mut a_move, "source/copy-ahead");
         let mut pipe = making(&scene, &a_move);
         let asked = scene.spawn(answer(scene.request(Caller::Control, &a_move, next)));
-        std::io::Write::write_all(&mut pipe, MEMORY.as_bytes()).unwrap();
+        let image = serde_json::json!({ "stayed": null, "rest": MEMORY });
+        serde_json::to_writer(&mut pipe, &image).unwrap();
         drop(pipe);
         scene.block_on(asked).unwrap().unwrap().unwrap();
         match next {

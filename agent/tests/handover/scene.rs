@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use carnet_agent::permits::{Permits, now};
@@ -29,6 +29,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsConnector;
 use uuid::Uuid;
 
 /// Nothing here takes long; what has not come by then never comes.
@@ -483,6 +484,7 @@ impl Scene {
                 memory_bytes: 0,
                 rootfs_bytes: 0,
                 post_copy_problems: Vec::new(),
+                pre_copy_problems: Vec::new(),
             },
             strategy: Strategy::StopAndCopy,
             within_ms: None,
@@ -543,6 +545,18 @@ impl Scene {
 
     /// A client that shows `caller`'s certificate, and the beginning of URLs of `edge`'s agent.
     pub fn client(&self, caller: Caller, edge: &Edge) -> (reqwest::Client, String) {
+        let tls = self.client_config(caller);
+        let (name, address) = (edge_name(edge.id), edge.address().parse().unwrap());
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .resolve(&name, address)
+            .no_proxy()
+            .build()
+            .unwrap();
+        (client, format!("https://{name}:{}", address.port()))
+    }
+
+    fn client_config(&self, caller: Caller) -> rustls::ClientConfig {
         let identity = match caller {
             Caller::Control => Some(self.authority.identity(CONTROL_NAME)),
             Caller::Edge(id) => match self.edges.iter().find(|edge| edge.id == id) {
@@ -553,15 +567,34 @@ impl Scene {
             Caller::Stranger => Some(self.strangers.identity(CONTROL_NAME)),
             Caller::Nobody => None,
         };
-        let tls = client_config(&self.authority.trusted(), identity.as_ref()).unwrap();
-        let (name, address) = (edge_name(edge.id), edge.address().parse().unwrap());
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .resolve(&name, address)
-            .no_proxy()
-            .build()
-            .unwrap();
-        (client, format!("https://{name}:{}", address.port()))
+        client_config(&self.authority.trusted(), identity.as_ref()).unwrap()
+    }
+
+    /// Whether anything is answered to `request` of `caller`'s.
+    ///
+    /// Not asked by reqwest: where a connection breaks at the instant at which it hands a request
+    /// over to it, it waits for ever (hyper keeps the request in a channel that nobody reads any
+    /// more, and whose sender waits for its answer).
+    pub fn is_heard(&self, caller: Caller, edge: &Edge, request: reqwest::RequestBuilder) -> bool {
+        let tls = TlsConnector::from(Arc::new(self.client_config(caller)));
+        let name = edge_name(edge.id).try_into().unwrap();
+        let request = request.build().unwrap();
+        let body = request.body().and_then(|body| body.as_bytes());
+        let body = body.unwrap_or_default();
+        let (method, path) = (request.method(), request.url().path());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let all = [head.as_bytes(), body].concat();
+        let answered = self.block_on(async {
+            let stream = TcpStream::connect(edge.address()).await?;
+            let mut stream = tls.connect(name, stream).await?;
+            stream.write_all(&all).await?;
+            stream.read_u8().await
+        });
+        answered.is_ok()
     }
 
     /// The request that gives the order `name` of `a_move` to the edge that it is for.
@@ -599,6 +632,7 @@ impl Scene {
             }),
             "source/copy-ahead" => request.json(&CopyAhead {
                 order,
+                strategy: *strategy,
                 bandwidth_bytes_per_s: None,
             }),
             "source/hand-over" => request.json(&HandOver {

@@ -374,7 +374,7 @@ fn a_stream_from_another_certificate_of_the_sources_name_is_refused() {
     let mut a_move = scene.a_move();
     scene.go_to(&mut a_move, "source/hand-over");
     let before = scene.target().files();
-    for what in ["rootfs", "images"] {
+    for what in ["rootfs", "memory-ahead", "images"] {
         let double = Caller::Double(a_move.order.source);
         assert_eq!(send(&scene, double, &a_move, what), 403, "{what}");
         let noted = scene.refusals(scene.target()).refusals.pop().unwrap();

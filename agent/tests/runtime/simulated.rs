@@ -81,6 +81,7 @@ promises!(
     it_is_frozen_and_thawed,
     it_is_dumped_while_frozen_and_runs_on,
     its_memory_is_given_out_and_it_runs_on,
+    its_memory_is_dumped_while_it_runs,
     it_ends_and_comes_back_to_life_as_it_was,
     what_is_not_there_is_not_there,
 );

@@ -48,8 +48,7 @@ pub async fn all(runtime: &impl Runtime, container: &impl Inside) {
     it_is_frozen_and_thawed(runtime, container).await;
     it_is_dumped_while_frozen_and_runs_on(runtime, container).await;
     its_memory_is_given_out_and_it_runs_on(runtime, container).await;
-    it_ends_and_comes_back_to_life_as_it_was(runtime, container).await;
-    // What came to life once moves again.
+    its_memory_is_dumped_while_it_runs(runtime, container).await;
     it_ends_and_comes_back_to_life_as_it_was(runtime, container).await;
     what_is_not_there_is_not_there(runtime, container).await;
 }
@@ -142,15 +141,58 @@ pub async fn its_memory_is_given_out_and_it_runs_on(
     assert!(!holds_something(&runtime.images(name)));
 }
 
+/// Whether memory can go ahead from here.
+async fn can_go_ahead(runtime: &impl Runtime, name: &ContainerName) -> bool {
+    let described = runtime.describe(name).await.unwrap();
+    described.pre_copy_problems.is_empty()
+}
+
+pub async fn its_memory_is_dumped_while_it_runs(runtime: &impl Runtime, container: &impl Inside) {
+    let name = container.name();
+    if !can_go_ahead(runtime, name).await {
+        return;
+    }
+    container.remember("before it is dumped");
+    runtime.dump_ahead(name, false).await.unwrap_err();
+    for is_first in [true, false, true] {
+        runtime.dump_ahead(name, is_first).await.unwrap();
+        assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+        assert!(holds_something(&runtime.images(name)));
+        assert_eq!(container.recall(), "before it is dumped");
+    }
+    // It is off: nothing of it is left, and nothing counts.
+    runtime.thaw(name).await.unwrap();
+    assert!(!holds_something(&runtime.images(name)));
+    runtime.dump_ahead(name, false).await.unwrap_err();
+    assert_eq!(container.recall(), "before it is dumped");
+}
+
 pub async fn it_ends_and_comes_back_to_life_as_it_was(
     runtime: &impl Runtime,
     container: &impl Inside,
 ) {
+    let ahead = can_go_ahead(runtime, container.name()).await;
+    // What came to life once moves again.
+    for strategy in [STOP, Strategy::PreCopy, STOP] {
+        if ahead || strategy != Strategy::PreCopy {
+            it_moves_by(strategy, runtime, container).await;
+        }
+    }
+}
+
+async fn it_moves_by(strategy: Strategy, runtime: &impl Runtime, container: &impl Inside) {
     let name = container.name();
+    if strategy == Strategy::PreCopy {
+        for text in ["long before the move", "a while before the move"] {
+            container.remember(text);
+            let is_first = text.starts_with("long");
+            runtime.dump_ahead(name, is_first).await.unwrap();
+        }
+    }
     container.remember("before the move");
     let described = runtime.describe(name).await.unwrap();
     runtime.freeze(name).await.unwrap();
-    runtime.dump(name, STOP).await.unwrap();
+    runtime.dump(name, strategy).await.unwrap();
     let mut rootfs = set_aside(&runtime.rootfs(name));
     let mut images = set_aside(&runtime.images(name));
 
@@ -169,15 +211,15 @@ pub async fn it_ends_and_comes_back_to_life_as_it_was(
     runtime.describe(name).await.unwrap_err();
     runtime.freeze(name).await.unwrap_err();
     runtime.dump(name, STOP).await.unwrap_err();
-    for strategy in [STOP, Strategy::PostCopy] {
+    for strategy in Strategy::ALL {
         runtime.restore(name, strategy, None).await.unwrap_err();
     }
     assert_eq!(state(runtime, name).await, Some(ContainerState::Stopped));
 
     put_back(&mut rootfs, &runtime.rootfs(name));
     put_back(&mut images, &runtime.images(name));
-    twice(|| runtime.stand_by(name, STOP)).await;
-    twice(|| runtime.restore(name, STOP, None)).await;
+    twice(|| runtime.stand_by(name, strategy)).await;
+    twice(|| runtime.restore(name, strategy, None)).await;
     // All but the last word.
     assert!(!runtime.has_started(name));
     assert_ne!(state(runtime, name).await, Some(ContainerState::Running));
@@ -189,7 +231,7 @@ pub async fn it_ends_and_comes_back_to_life_as_it_was(
     assert!(!holds_something(&runtime.images(name)));
     // It runs already, and what it did since is not undone.
     container.remember("after the move");
-    runtime.restore(name, STOP, None).await.unwrap();
+    runtime.restore(name, strategy, None).await.unwrap();
     assert_eq!(container.recall(), "after the move");
 }
 
@@ -198,7 +240,8 @@ pub async fn what_is_not_there_is_not_there(runtime: &impl Runtime, container: &
     runtime.describe(&name).await.unwrap_err();
     runtime.placed_claim(&name).await.unwrap_err();
     runtime.freeze(&name).await.unwrap_err();
-    for strategy in [STOP, Strategy::PostCopy] {
+    runtime.dump_ahead(&name, true).await.unwrap_err();
+    for strategy in Strategy::ALL {
         runtime.dump(&name, strategy).await.unwrap_err();
         runtime.restore(&name, strategy, None).await.unwrap_err();
     }

@@ -138,6 +138,25 @@ fn what_the_target_had_before_is_gone_after_a_whole_pass() {
     assert_eq!(seen::tree(&pair.source()), seen::tree(&pair.target()));
 }
 
+/// The file itself has not changed then: only where one of its names is.
+#[test]
+fn names_of_a_file_stay_its_names_where_a_directory_above_one_is_renamed() {
+    for mut pair in Pair::both() {
+        let at = |path: &str| pair.source().join(path);
+        for directory in ["here", "there"] {
+            fs::create_dir(at(directory)).unwrap();
+        }
+        fs::write(at("here/file"), "text").unwrap();
+        fs::hard_link(at("here/file"), at("there/name")).unwrap();
+        settle([pair.source().as_path()]);
+        pair.send();
+        fs::rename(pair.source().join("there"), pair.source().join("elsewhere")).unwrap();
+        settle([pair.source().as_path()]);
+        pair.send();
+        assert_eq!(seen::tree(&pair.source()), seen::tree(&pair.target()));
+    }
+}
+
 #[test]
 fn a_difference_holds_what_has_changed_and_no_more() {
     const LARGE: usize = 1 << 20;

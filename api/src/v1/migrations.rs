@@ -41,6 +41,9 @@ pub enum Strategy {
     /// only, whatever its memory. Until all is over it needs both edges: if it loses one, it goes
     /// on at the source as it was when it was frozen, and what it did since is lost.
     PostCopy,
+    /// Ahead, while the container runs at the source, and while it stands still what it has written
+    /// to since. Up to the end the source can go on. Needs a kernel that tells what is written to.
+    PreCopy,
 }
 
 impl From<Strategy> for core::Strategy {
@@ -48,6 +51,7 @@ impl From<Strategy> for core::Strategy {
         match strategy {
             Strategy::StopAndCopy => Self::StopAndCopy,
             Strategy::PostCopy => Self::PostCopy,
+            Strategy::PreCopy => Self::PreCopy,
         }
     }
 }
@@ -57,6 +61,7 @@ impl From<core::Strategy> for Strategy {
         match strategy {
             core::Strategy::StopAndCopy => Self::StopAndCopy,
             core::Strategy::PostCopy => Self::PostCopy,
+            core::Strategy::PreCopy => Self::PreCopy,
         }
     }
 }
@@ -248,8 +253,21 @@ pub struct Sending {
 pub struct Transferred {
     /// Root file system, while the container ran.
     pub rootfs_ahead_bytes: u64,
+    /// Memory, while the container ran.
+    #[serde(default)]
+    pub memory_ahead_bytes: u64,
     /// What changed of it, while the container was frozen.
     pub rootfs_difference_bytes: u64,
     /// Memory images, while the container was frozen.
     pub image_bytes: u64,
+}
+
+impl Transferred {
+    /// All of it.
+    pub fn sum(&self) -> u64 {
+        self.rootfs_ahead_bytes
+            + self.memory_ahead_bytes
+            + self.rootfs_difference_bytes
+            + self.image_bytes
+    }
 }

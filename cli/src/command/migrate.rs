@@ -65,6 +65,9 @@ enum StrategyChoice {
     StopAndCopy,
     /// After it runs at the target; its owner has to allow that
     PostCopy,
+    /// Ahead while it runs, and what it wrote to since while it stands still; needs a kernel that
+    /// tells what is written to
+    PreCopy,
 }
 
 impl From<StrategyChoice> for Strategy {
@@ -72,6 +75,7 @@ impl From<StrategyChoice> for Strategy {
         match choice {
             StrategyChoice::StopAndCopy => Self::StopAndCopy,
             StrategyChoice::PostCopy => Self::PostCopy,
+            StrategyChoice::PreCopy => Self::PreCopy,
         }
     }
 }

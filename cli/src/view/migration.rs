@@ -14,6 +14,7 @@ fn strategy(strategy: Strategy) -> &'static str {
     match strategy {
         Strategy::StopAndCopy => "stop and copy",
         Strategy::PostCopy => "post-copy",
+        Strategy::PreCopy => "pre-copy",
     }
 }
 
@@ -105,12 +106,13 @@ pub fn migration(migration: &Migration, surface: Surface) -> String {
         ("phases", phases.join(", ")),
         (
             "sent",
-            if sent.rootfs_ahead_bytes + sent.rootfs_difference_bytes + sent.image_bytes == 0 {
+            if sent.sum() == 0 {
                 String::new()
             } else {
                 format!(
-                    "{} of files ahead; while frozen {} of files and {} of memory",
+                    "ahead {} of files and {} of memory; while frozen {} of files and {} of memory",
                     bytes(sent.rootfs_ahead_bytes),
+                    bytes(sent.memory_ahead_bytes),
                     bytes(sent.rootfs_difference_bytes),
                     bytes(sent.image_bytes)
                 )
@@ -365,7 +367,7 @@ App1 moved from Edge1 to Edge3 in 2.31 s; it stood still for 412 ms
   state      completed
   asked for  region B
   phases     preparing 120 ms, copying ahead 1.20 s
-  sent       12.3 MB of files ahead; while frozen 1.20 kB of files and 30.1 MB of memory
+  sent       ahead 12.3 MB of files and 0 B of memory; while frozen 1.20 kB of files and 30.1 MB of memory
   begun      2025-11-03 12:04:00 UTC (5 s ago)
   id         0192d3c4-0000-7000-8000-000000000009
 

@@ -237,7 +237,7 @@ struct MigrationPage {
     strategy: Option<String>,
     /// What is on its way now.
     sending: Option<String>,
-    sent: Option<[String; 3]>,
+    sent: Option<[String; 4]>,
     rate: Option<String>,
     left: Option<String>,
     phases: Vec<PhaseRow>,
@@ -253,6 +253,7 @@ fn strategy(strategy: Strategy) -> &'static str {
     match strategy {
         Strategy::StopAndCopy => "stop and copy",
         Strategy::PostCopy => "post-copy",
+        Strategy::PreCopy => "pre-copy",
     }
 }
 
@@ -332,7 +333,6 @@ pub(super) async fn show(
         last.and_then(|last| progress::left(&migration, last, clock::now()))
     };
     let sent = migration.transferred;
-    let was_sent = sent.rootfs_ahead_bytes + sent.rootfs_difference_bytes + sent.image_bytes > 0;
     shown(&MigrationPage {
         frame: Frame::of(&visitor),
         row: MigrationRow::of(&migration),
@@ -353,9 +353,10 @@ pub(super) async fn show(
             .map(|chosen| format!("{}: {}", strategy(chosen.strategy), chosen.reason)),
         rate: progress::rate(&migration),
         left,
-        sent: was_sent.then(|| {
+        sent: (sent.sum() > 0).then(|| {
             [
                 bytes(sent.rootfs_ahead_bytes),
+                bytes(sent.memory_ahead_bytes),
                 bytes(sent.rootfs_difference_bytes),
                 bytes(sent.image_bytes),
             ]
@@ -414,7 +415,65 @@ struct MovePage {
     more_permitted: usize,
     /// For how long it stood still before.
     stalls: Vec<String>,
+    terms: TypedTerms,
     problem: Option<String>,
+}
+
+/// How the move is to be carried out, as it was typed.
+#[derive(Debug, Clone, Default)]
+struct TypedTerms {
+    strategy: String,
+    /// In milliseconds.
+    max_downtime: String,
+    /// In MB a second.
+    bandwidth: String,
+}
+
+impl TypedTerms {
+    fn of(typed: &Fields) -> Self {
+        let text = |name| typed.text(name).trim().to_owned();
+        Self {
+            strategy: text("strategy"),
+            max_downtime: text("max_downtime"),
+            bandwidth: text("bandwidth"),
+        }
+    }
+
+    fn strategy(&self) -> Option<Strategy> {
+        match self.strategy.as_str() {
+            "stop_and_copy" => Some(Strategy::StopAndCopy),
+            "post_copy" => Some(Strategy::PostCopy),
+            "pre_copy" => Some(Strategy::PreCopy),
+            _ => None,
+        }
+    }
+
+    fn max_downtime_ms(&self) -> Result<Option<u64>, String> {
+        if self.max_downtime.is_empty() {
+            return Ok(None);
+        }
+        self.max_downtime.parse().map(Some).map_err(|_| {
+            format!(
+                "how long it may stand still: `{}` is not a whole number of milliseconds",
+                self.max_downtime
+            )
+        })
+    }
+
+    fn bandwidth_bytes_per_s(&self) -> Result<Option<u64>, String> {
+        if self.bandwidth.is_empty() {
+            return Ok(None);
+        }
+        match self.bandwidth.parse::<f64>() {
+            Ok(megabytes) if megabytes.is_finite() && megabytes > 0.0 => {
+                Ok(Some((megabytes * 1e6) as u64))
+            }
+            _ => Err(format!(
+                "how much of the link it may take: `{}` is not a number of MB a second",
+                self.bandwidth
+            )),
+        }
+    }
 }
 
 async fn move_page(
@@ -436,6 +495,7 @@ async fn move_page(
         more: 0,
         more_permitted: 0,
         stalls: choice::stalls(&moves),
+        terms: TypedTerms::default(),
         problem: None,
     })
 }
@@ -455,12 +515,14 @@ async fn refused(
     visitor: &Visitor,
     caller: &Caller,
     name: &str,
+    terms: TypedTerms,
     error: ApiError,
 ) -> Result<Response, ApiError> {
     if !matches!(error.0.status, 409 | 422) {
         return Err(error);
     }
     let mut again = move_page(app, visitor, caller, name).await?;
+    again.terms = terms;
     again.problem = Some(error.to_string());
     page(error.status(), &again)
 }
@@ -488,19 +550,42 @@ pub(super) async fn audit(
             again.attempts = Some(rows);
             shown(&again)
         }
-        Err(error) => refused(&app, &visitor, &caller, &name, error).await,
+        Err(error) => {
+            let terms = TypedTerms::default();
+            refused(&app, &visitor, &caller, &name, terms, error).await
+        }
+    }
+}
+
+/// What is asked for, as the form says it; all that is wrong with it.
+fn asked(container: &str, typed: &Fields, terms: &TypedTerms) -> Result<CreateMigration, ApiError> {
+    match (
+        chosen(typed),
+        terms.max_downtime_ms(),
+        terms.bandwidth_bytes_per_s(),
+    ) {
+        (Ok(to), Ok(max_downtime_ms), Ok(bandwidth_bytes_per_s)) => Ok(CreateMigration {
+            container: container.to_owned(),
+            to,
+            strategy: terms.strategy(),
+            max_downtime_ms,
+            bandwidth_bytes_per_s,
+        }),
+        (to, max_downtime_ms, bandwidth_bytes_per_s) => {
+            let faults = [to.err(), max_downtime_ms.err(), bandwidth_bytes_per_s.err()];
+            let faults: Vec<String> = faults.into_iter().flatten().collect();
+            Err(ApiError::refused_input(faults.join("; ")))
+        }
     }
 }
 
 /// Where to, as the form says it.
-fn chosen(typed: &Fields) -> Result<DestinationSpec, ApiError> {
+fn chosen(typed: &Fields) -> Result<DestinationSpec, String> {
     match typed.text("to").split_once(':') {
         Some(("edge", edge)) => Ok(DestinationSpec::Edge(edge.to_owned())),
         Some(("region", region)) => Ok(DestinationSpec::Region(region.to_owned())),
         Some(("anywhere", _)) => Ok(DestinationSpec::Anywhere(true)),
-        _ => Err(ApiError::refused_input(
-            "choose where it is to go: an edge, a region, or anywhere",
-        )),
+        _ => Err("choose where it is to go: an edge, a region, or anywhere".to_owned()),
     }
 }
 
@@ -513,25 +598,13 @@ pub(super) async fn begin(
 ) -> Result<Response, ApiError> {
     // Another's container: there is none, whatever was chosen.
     containers::owned(&app, &caller, &name).await?;
-    let begun = match chosen(&typed) {
-        Ok(to) => {
-            let asked = CreateMigration {
-                container: name.clone(),
-                to,
-                strategy: match typed.text("strategy") {
-                    "stop_and_copy" => Some(Strategy::StopAndCopy),
-                    "post_copy" => Some(Strategy::PostCopy),
-                    _ => None,
-                },
-                max_downtime_ms: None,
-                bandwidth_bytes_per_s: None,
-            };
-            migrations::begin(&app, &caller, asked).await
-        }
+    let terms = TypedTerms::of(&typed);
+    let begun = match asked(&name, &typed, &terms) {
+        Ok(asked) => migrations::begin(&app, &caller, asked).await,
         Err(error) => Err(error),
     };
     match begun {
         Ok(id) => Ok(Redirect::to(&format!("/migrations/{id}")).into_response()),
-        Err(error) => refused(&app, &visitor, &caller, &name, error).await,
+        Err(error) => refused(&app, &visitor, &caller, &name, terms, error).await,
     }
 }

@@ -5,10 +5,10 @@ use carnet_core::instant::UnixMillis;
 
 use super::words::bytes;
 
-/// How fast its files went over, where that is done.
+/// How fast its files, and memory with them, went ahead, where that is done.
 pub(super) fn rate(migration: &Migration) -> Option<String> {
     let took_ms = duration(&migration.timings, MigrationState::CopyingAhead)?;
-    let sent = migration.transferred.rootfs_ahead_bytes;
+    let sent = migration.transferred.rootfs_ahead_bytes + migration.transferred.memory_ahead_bytes;
     if took_ms <= 0.0 || sent == 0 {
         return None;
     }

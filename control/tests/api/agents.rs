@@ -169,6 +169,7 @@ impl Agents for FakeAgents {
                 memory_bytes: 1 << 20,
                 rootfs_bytes: 1 << 24,
                 post_copy_problems: Vec::new(),
+                pre_copy_problems: Vec::new(),
             })
             .await
         })
@@ -189,6 +190,7 @@ impl Agents for FakeAgents {
             bytes: 1 << 24,
             passes: 2,
             bytes_per_s: None,
+            memory: None,
         })
     }
 

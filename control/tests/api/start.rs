@@ -308,9 +308,9 @@ async fn order(
     let order = format!("{side}/{order}");
     let answer = match order.as_str() {
         "source/prepare" => {
-            json!({"description": {}, "memory_bytes": 1, "rootfs_bytes": 1, "post_copy_problems": []})
+            json!({"description": {}, "memory_bytes": 1, "rootfs_bytes": 1, "post_copy_problems": [], "pre_copy_problems": []})
         }
-        "target/prepare" => json!({"post_copy_problems": []}),
+        "target/prepare" => json!({"post_copy_problems": [], "pre_copy_problems": []}),
         "target/restore" => json!({"running_ms": 0.5, "steps": []}),
         "source/copy-ahead" => json!({"bytes": 10, "passes": 2}),
         "source/hand-over" => {

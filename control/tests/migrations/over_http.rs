@@ -315,6 +315,7 @@ async fn everything_is_asked_at_its_own_path() {
             memory_bytes: 1,
             rootfs_bytes: 2,
             post_copy_problems: Vec::new(),
+            pre_copy_problems: Vec::new(),
         },
     };
     // What `{}` answers is of no matter here.
@@ -332,6 +333,7 @@ async fn everything_is_asked_at_its_own_path() {
     let _ = asked.prepare_target(at, &prepare).await;
     let copy_ahead = CopyAhead {
         order: order.clone(),
+        strategy: Strategy::PreCopy,
         bandwidth_bytes_per_s: Some(40_000_000),
     };
     let _ = asked.copy_ahead(at, &copy_ahead).await;
@@ -385,7 +387,7 @@ async fn everything_is_asked_at_its_own_path() {
         ),
         (
             of("source/copy-ahead"),
-            json!({ "order": body, "bandwidth_bytes_per_s": 40_000_000 }),
+            json!({ "order": body, "strategy": "pre_copy", "bandwidth_bytes_per_s": 40_000_000 }),
         ),
         (
             of("source/hand-over"),

@@ -3,7 +3,7 @@
 use carnet_api::v1::{MigrationState, StallPlace};
 use carnet_core::migration::{Strategy, Terms, expected_downtime_ms};
 
-use crate::edges::{Ask, BYTES_PER_S, MEMORY_BYTES};
+use crate::edges::{Ask, BYTES_PER_S, MEMORY_AHEAD, MEMORY_BYTES};
 use crate::plane::Plane;
 
 /// The strategy that a source is told, and the reason that is shown.
@@ -46,6 +46,26 @@ async fn memory_follows_only_where_its_owner_allows_it() {
     assert_eq!(plane.edges.strategies(), [Strategy::StopAndCopy]);
     let plane = chosen(true, None, None).await;
     assert_eq!(plane.edges.strategies(), [Strategy::PostCopy]);
+}
+
+#[tokio::test]
+async fn memory_goes_ahead_where_it_can_and_what_is_left_is_what_it_stands_still_for() {
+    let mut plane = Plane::new().await;
+    plane.edges.have_memory_go_ahead();
+    let source = plane.edge("source").await;
+    plane.edge("target").await;
+    let container = plane.container("web", source).await;
+    plane.allow_post_copy(container).await;
+    let to = carnet_api::v1::DestinationSpec::Edge("target".to_owned());
+    let id = plane.request(container, to).await;
+    plane.ended(id).await;
+    assert_eq!(plane.edges.strategies(), [Strategy::PreCopy]);
+    let migration = plane.newest_migration().await;
+    assert_eq!(migration.transferred.memory_ahead_bytes, MEMORY_AHEAD.bytes);
+    let left = MEMORY_AHEAD.last_round_bytes;
+    let expected = expected_downtime_ms(Strategy::PreCopy, left, Some(BYTES_PER_S));
+    assert_eq!(migration.expected_downtime_ms, Some(expected));
+    assert!(left < MEMORY_BYTES);
 }
 
 #[tokio::test]

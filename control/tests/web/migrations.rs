@@ -239,6 +239,50 @@ async fn what_cannot_be_moved_says_why_on_the_page() {
 }
 
 #[tokio::test]
+async fn what_is_asked_of_a_move_goes_with_it_and_is_kept_where_it_is_wrong() {
+    let (plane, mover, mut browser, id) = app().await;
+    let form = MOVE.replace("{}", &id);
+    // All that is wrong is told, and nothing has to be typed again.
+    let wrong = [
+        ("strategy", "pre_copy"),
+        ("max_downtime", "1 s"),
+        ("bandwidth", "<b>"),
+    ];
+    let page = browser.fill(&form, &form, &wrong).await;
+    let html = page.is(422);
+    for told in [
+        "choose where it is to go",
+        "<code>1 s</code> is not a whole number of milliseconds",
+        "is not a number of MB a second",
+        r#"value="pre_copy" selected"#,
+        r#"value="1 s""#,
+    ] {
+        assert!(html.contains(told), "{told}: {html}");
+    }
+    assert!(!html.contains("<b>"), "{html}");
+    // What the API refuses, too.
+    let little = [("to", "edge:south"), ("bandwidth", "0.01")];
+    let page = browser.fill(&form, &form, &little).await;
+    assert!(
+        page.is(422).contains("bandwidth_bytes_per_s"),
+        "{}",
+        page.html
+    );
+
+    let terms = [
+        ("to", "edge:south"),
+        ("max_downtime", "60000"),
+        ("bandwidth", "12.5"),
+    ];
+    let page = browser.fill(&form, &form, &terms).await;
+    assert_eq!(page.status, 303, "{}", page.html);
+    let migration = migrations(&plane, &mover).await.remove(0);
+    assert_eq!(migration.max_downtime_ms, Some(60_000));
+    assert_eq!(migration.bandwidth_bytes_per_s, Some(12_500_000));
+    plane.end_of(&mover, &migration).await;
+}
+
+#[tokio::test]
 async fn anothers_move_is_as_if_it_were_not_there_and_an_auditor_sees_its_entries() {
     let (plane, mover, mut browser, id) = app().await;
     let form = MOVE.replace("{}", &id);

@@ -25,15 +25,15 @@ pub struct Terms {
     pub bandwidth_bytes_per_s: Option<u64>,
 }
 
-/// How long a container of so much memory is expected to stand still, in milliseconds.
-/// `bytes_per_s`: the rate at which something was sent just before; `None` where none is known.
+/// How long a container is expected to stand still, in milliseconds. `memory_bytes`: what of its
+/// memory is not at the target yet. `bytes_per_s`: the rate at which something was sent just before; `None` where none is known.
 pub fn expected_downtime_ms(
     strategy: Strategy,
     memory_bytes: u64,
     bytes_per_s: Option<u64>,
 ) -> u64 {
     let memory_ms = match strategy {
-        Strategy::StopAndCopy => {
+        Strategy::StopAndCopy | Strategy::PreCopy => {
             let rate = bytes_per_s.unwrap_or(UNKNOWN_BYTES_PER_S).max(1);
             let ms = u128::from(memory_bytes) * 1_000 / u128::from(rate);
             u64::try_from(ms).unwrap_or(u64::MAX)
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn no_amount_of_memory_and_no_rate_is_too_much_to_reckon_with() {
         for rate in [None, Some(0), Some(1), Some(u64::MAX)] {
-            for strategy in [Strategy::StopAndCopy, Strategy::PostCopy] {
+            for strategy in Strategy::ALL {
                 assert!(expected_downtime_ms(strategy, u64::MAX, rate) >= LEAST_DOWNTIME_MS);
             }
         }

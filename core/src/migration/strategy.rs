@@ -10,20 +10,26 @@ pub enum Strategy {
     /// only, whatever its memory; until all is over it needs both edges, and if it loses one, it
     /// goes on at the source as it was when it was frozen.
     PostCopy,
+    /// Ahead, while the container runs at the source, and while it stands still what it has written
+    /// to since. Up to the end the source can go on.
+    PreCopy,
 }
 
 impl Strategy {
+    pub const ALL: [Self; 3] = [Self::StopAndCopy, Self::PostCopy, Self::PreCopy];
+
     /// Its name as it stands in JSON and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::StopAndCopy => "stop_and_copy",
             Self::PostCopy => "post_copy",
+            Self::PreCopy => "pre_copy",
         }
     }
 }
 
-/// Less memory than this goes over as fast as asking for it page by page is set up, in bytes.
-pub const POST_COPY_FROM_BYTES: u64 = 2 << 20;
+/// Less memory than this goes over as fast as anything cleverer is set up, in bytes.
+pub const LITTLE_MEMORY_BYTES: u64 = 2 << 20;
 
 /// What a strategy is chosen by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +41,8 @@ pub struct Circumstances {
     pub memory_bytes: u64,
     /// What keeps either edge from [`Strategy::PostCopy`], in words.
     pub post_copy_problems: Vec<String>,
+    /// What keeps either edge from [`Strategy::PreCopy`], in words.
+    pub pre_copy_problems: Vec<String>,
 }
 
 /// A strategy, and why it is the one, in words.
@@ -55,33 +63,51 @@ pub fn choose(of: &Circumstances) -> Result<Choice, String> {
             reason: reason.to_owned(),
         })
     };
-    let problems = of.post_copy_problems.join("; ");
+    let after = of.post_copy_problems.join("; ");
+    let ahead = of.pre_copy_problems.join("; ");
     match of.asked {
         Some(Strategy::StopAndCopy) => chosen(Strategy::StopAndCopy, "it was asked for"),
         Some(Strategy::PostCopy) if !of.allow_post_copy => Err(
             "post-copy was asked for, and the container's owner has not allowed it (allow_post_copy)"
                 .to_owned(),
         ),
-        Some(Strategy::PostCopy) if problems.is_empty() => {
+        Some(Strategy::PostCopy) if after.is_empty() => {
             chosen(Strategy::PostCopy, "it was asked for")
         }
         Some(Strategy::PostCopy) => Err(format!(
-            "post-copy was asked for, and cannot be had between these edges: {problems}"
+            "post-copy was asked for, and cannot be had between these edges: {after}"
         )),
-        None if !of.allow_post_copy => chosen(
-            Strategy::StopAndCopy,
-            "the container's owner has not allowed memory to follow after it runs (allow_post_copy)",
-        ),
-        None if !problems.is_empty() => chosen(
-            Strategy::StopAndCopy,
-            &format!("memory cannot follow after it runs: {problems}"),
-        ),
-        None if of.memory_bytes < POST_COPY_FROM_BYTES => {
+        Some(Strategy::PreCopy) if ahead.is_empty() => {
+            chosen(Strategy::PreCopy, "it was asked for")
+        }
+        Some(Strategy::PreCopy) => Err(format!(
+            "pre-copy was asked for, and cannot be had between these edges: {ahead}"
+        )),
+        None if of.memory_bytes < LITTLE_MEMORY_BYTES => {
             chosen(Strategy::StopAndCopy, "it has little memory")
         }
+        // It risks nothing, and so comes before what the owner has to allow.
+        None if ahead.is_empty() => chosen(
+            Strategy::PreCopy,
+            "the source's kernel tells which memory is written to, so that the rest can go ahead",
+        ),
+        None if !of.allow_post_copy => chosen(
+            Strategy::StopAndCopy,
+            &format!(
+                "memory cannot go ahead: {ahead}; and the container's owner has not allowed it to follow after it runs (allow_post_copy)"
+            ),
+        ),
+        None if !after.is_empty() => chosen(
+            Strategy::StopAndCopy,
+            &format!(
+                "memory cannot go ahead: {ahead}; nor can it follow after it runs: {after}"
+            ),
+        ),
         None => chosen(
             Strategy::PostCopy,
-            "the container's owner allows memory to follow after it runs",
+            &format!(
+                "the container's owner allows memory to follow after it runs; it cannot go ahead: {ahead}"
+            ),
         ),
     }
 }
@@ -90,64 +116,68 @@ pub fn choose(of: &Circumstances) -> Result<Choice, String> {
 mod tests {
     use super::*;
 
-    /// What is asked for, whether the owner allows it, whether the edges can, whether there is
-    /// much memory; then what comes of it, and a word of the reason.
+    /// What is asked for, whether the owner allows memory to follow, whether the edges can have it
+    /// follow, whether they can send it ahead, whether there is much; then what comes of it, and a
+    /// word of the reason. `*` is either.
     const TABLE: &str = "
-        -             allowed     able    much    post_copy      allows
-        -             allowed     able    little  stop_and_copy  little
-        -             allowed     unable  much    stop_and_copy  userfaultfd
-        -             allowed     unable  little  stop_and_copy  userfaultfd
-        -             forbidden   able    much    stop_and_copy  allow_post_copy
-        -             forbidden   able    little  stop_and_copy  allow_post_copy
-        -             forbidden   unable  much    stop_and_copy  allow_post_copy
-        -             forbidden   unable  little  stop_and_copy  allow_post_copy
-        post_copy     allowed     able    much    post_copy      asked
-        post_copy     allowed     able    little  post_copy      asked
-        post_copy     allowed     unable  much    refused        userfaultfd
-        post_copy     allowed     unable  little  refused        userfaultfd
-        post_copy     forbidden   able    much    refused        allow_post_copy
-        post_copy     forbidden   able    little  refused        allow_post_copy
-        post_copy     forbidden   unable  much    refused        allow_post_copy
-        post_copy     forbidden   unable  little  refused        allow_post_copy
-        stop_and_copy allowed     able    much    stop_and_copy  asked
-        stop_and_copy allowed     able    little  stop_and_copy  asked
-        stop_and_copy allowed     unable  much    stop_and_copy  asked
-        stop_and_copy allowed     unable  little  stop_and_copy  asked
-        stop_and_copy forbidden   able    much    stop_and_copy  asked
-        stop_and_copy forbidden   able    little  stop_and_copy  asked
-        stop_and_copy forbidden   unable  much    stop_and_copy  asked
-        stop_and_copy forbidden   unable  little  stop_and_copy  asked";
+        -             *         *      *      little  stop_and_copy  little
+        -             *         *      ahead  much    pre_copy       ahead
+        -             allowed   after  -      much    post_copy      allows
+        -             allowed   -      -      much    stop_and_copy  userfaultfd
+        -             forbidden *      -      much    stop_and_copy  allow_post_copy
+        post_copy     allowed   after  *      *       post_copy      asked
+        post_copy     allowed   -      *      *       refused        userfaultfd
+        post_copy     forbidden *      *      *       refused        allow_post_copy
+        pre_copy      *         *      ahead  *       pre_copy       asked
+        pre_copy      *         *      -      *       refused        dirty
+        stop_and_copy *         *      *      *       stop_and_copy  asked";
 
     #[test]
     fn a_strategy_is_chosen_as_the_table_says() {
-        let mut count = 0;
-        for line in TABLE.lines().filter(|line| !line.trim().is_empty()) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [asked, owner, edges, memory, expected, word] = words[..] else {
-                panic!("{line}");
-            };
-            let circumstances = Circumstances {
-                asked: [Strategy::PostCopy, Strategy::StopAndCopy]
-                    .into_iter()
-                    .find(|strategy| strategy.name() == asked),
-                allow_post_copy: owner == "allowed",
-                memory_bytes: match memory {
-                    "much" => POST_COPY_FROM_BYTES,
-                    _ => POST_COPY_FROM_BYTES - 1,
-                },
-                post_copy_problems: match edges {
-                    "able" => Vec::new(),
-                    _ => vec!["no userfaultfd".to_owned()],
-                },
-            };
-            let (chosen, reason) = match choose(&circumstances) {
-                Ok(choice) => (choice.strategy.name(), choice.reason),
-                Err(reason) => ("refused", reason),
-            };
-            assert_eq!(chosen, expected, "{line}");
-            assert!(reason.contains(word), "{line}: {reason}");
-            count += 1;
+        let problem = |able: bool, problem: &str| match able {
+            true => Vec::new(),
+            false => vec![problem.to_owned()],
+        };
+        let mut met = 0;
+        for asked in [None].into_iter().chain(Strategy::ALL.map(Some)) {
+            for case in 0..16 {
+                let [allowed, after, ahead, much] = [1, 2, 4, 8].map(|bit| case & bit != 0);
+                let circumstances = Circumstances {
+                    asked,
+                    allow_post_copy: allowed,
+                    memory_bytes: LITTLE_MEMORY_BYTES - u64::from(!much),
+                    post_copy_problems: problem(after, "no userfaultfd"),
+                    pre_copy_problems: problem(ahead, "nothing tells what is dirty"),
+                };
+                let either = |word: &str, is: bool, yes: &str, no: &str| {
+                    word == "*" || word == if is { yes } else { no }
+                };
+                let lines: Vec<Vec<&str>> = TABLE
+                    .lines()
+                    .map(|line| line.split_whitespace().collect::<Vec<_>>())
+                    .filter(|words| match words[..] {
+                        [name, owner, follow, go_ahead, memory, _, _] => {
+                            name == asked.map_or("-", Strategy::name)
+                                && either(owner, allowed, "allowed", "forbidden")
+                                && either(follow, after, "after", "-")
+                                && either(go_ahead, ahead, "ahead", "-")
+                                && either(memory, much, "much", "little")
+                        }
+                        _ => false,
+                    })
+                    .collect();
+                let [line] = &lines[..] else {
+                    panic!("{circumstances:?}: {lines:?}");
+                };
+                let (chosen, reason) = match choose(&circumstances) {
+                    Ok(choice) => (choice.strategy.name(), choice.reason),
+                    Err(reason) => ("refused", reason),
+                };
+                assert_eq!(chosen, line[5], "{circumstances:?}");
+                assert!(reason.contains(line[6]), "{line:?}: {reason}");
+                met += 1;
+            }
         }
-        assert_eq!(count, 3 * 2 * 2 * 2);
+        assert_eq!(met, 4 * 16);
     }
 }

@@ -86,6 +86,8 @@ fn explore(faults: u32, promises: Promises) -> (u128, Explored) {
         explored: Explored::default(),
         events: Vec::new(),
     };
+    // With pre-copy, as with stop-and-copy, all memory is there before the commit: the edges promise
+    // the same.
     let paths = [Strategy::StopAndCopy, Strategy::PostCopy]
         .into_iter()
         .map(|strategy| explorer.walk(&World::new(strategy), faults, 0))

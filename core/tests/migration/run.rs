@@ -89,7 +89,7 @@ impl Run {
         };
         let strategy = value("strategy").unwrap();
         Self {
-            strategy: [Strategy::StopAndCopy, Strategy::PostCopy]
+            strategy: Strategy::ALL
                 .into_iter()
                 .find(|one| one.name() == strategy)
                 .unwrap(),

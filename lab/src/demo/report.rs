@@ -215,10 +215,7 @@ pub fn legend(runs: &[Ran], returned: &[Returned]) -> String {
         .map(|ran| &ran.migration)
         .chain(returned.iter().map(|back| &back.migration))
         .filter(|migration| migration.state == MigrationState::Completed)
-        .map(|migration| {
-            let sent = migration.transferred;
-            sent.rootfs_ahead_bytes + sent.rootfs_difference_bytes + sent.image_bytes
-        })
+        .map(|migration| migration.transferred.sum())
         .collect();
     let megabytes = |bytes: Option<&u64>| bytes.copied().unwrap_or(0).div_ceil(1_000_000);
     let sent = match (megabytes(sent.iter().min()), megabytes(sent.iter().max())) {

@@ -156,9 +156,11 @@ impl<'a> Attacker<'a> {
                     memory_bytes: 1,
                     rootfs_bytes: 1,
                     post_copy_problems: Vec::new(),
+                    pre_copy_problems: Vec::new(),
                 },
             }),
             "source/copy-ahead" => json!(CopyAhead {
+                strategy: Strategy::StopAndCopy,
                 order: order.clone(),
                 bandwidth_bytes_per_s: None,
             }),

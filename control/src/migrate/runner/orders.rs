@@ -143,13 +143,19 @@ impl Runner {
                         .collect::<Vec<_>>()
                 };
                 facts.memory_bytes = asked.container.memory_bytes;
+                let described = asked.container;
                 let choice = choose(&Circumstances {
                     asked: self.run.terms.strategy,
                     allow_post_copy: self.run.allow_post_copy,
-                    memory_bytes: asked.container.memory_bytes,
+                    memory_bytes: described.memory_bytes,
                     post_copy_problems: [
-                        of(&source, asked.container.post_copy_problems),
+                        of(&source, described.post_copy_problems),
                         of(&target, prepared.post_copy_problems),
+                    ]
+                    .concat(),
+                    pre_copy_problems: [
+                        of(&source, described.pre_copy_problems),
+                        of(&target, prepared.pre_copy_problems),
                     ]
                     .concat(),
                 });
@@ -159,14 +165,19 @@ impl Runner {
             Effect::CopyAhead(_) => {
                 let asked = CopyAhead {
                     order,
+                    strategy: strategy(facts),
                     bandwidth_bytes_per_s: terms.bandwidth_bytes_per_s,
                 };
                 let copied = agents.copy_ahead(&source, &asked).await?;
                 facts.transferred.rootfs_ahead_bytes = copied.bytes;
+                facts.transferred.memory_ahead_bytes =
+                    copied.memory.map_or(0, |memory| memory.bytes);
                 facts.bytes_per_s = copied.bytes_per_s.or(terms.bandwidth_bytes_per_s);
                 facts.expected_downtime_ms = Some(expected_downtime_ms(
                     strategy(facts),
-                    facts.memory_bytes,
+                    copied
+                        .memory
+                        .map_or(facts.memory_bytes, |memory| memory.last_round_bytes),
                     facts.bytes_per_s,
                 ));
                 Ok(())

@@ -8,13 +8,14 @@ use carnet_api::tls::Identity;
 use carnet_api::v1::{ContainerState, Problem};
 use carnet_control::agents::{AgentError, AgentFault, Agents, Asked, Command, Endpoint};
 use carnet_core::ids::MigrationId;
+use carnet_core::migration::Strategy;
 use carnet_core::permit::Fingerprint;
 use ed25519_dalek::VerifyingKey;
 use rcgen::{CertificateParams, KeyPair};
 
 use super::{
-    Ask, BYTES_PER_S, Edges, FROZEN_MS, IMAGE_BYTES, Lost, MEMORY_BYTES, Machine, Process,
-    ROOTFS_AHEAD_BYTES, ROOTFS_DIFFERENCE_BYTES, Renewing, timed,
+    Ask, BYTES_PER_S, Edges, FROZEN_MS, IMAGE_BYTES, Lost, MEMORY_AHEAD, MEMORY_BYTES, Machine,
+    Process, ROOTFS_AHEAD_BYTES, ROOTFS_DIFFERENCE_BYTES, Renewing, timed,
 };
 
 impl Edges {
@@ -193,6 +194,7 @@ impl Agents for Edges {
                 memory_bytes: MEMORY_BYTES,
                 rootfs_bytes: 1 << 24,
                 post_copy_problems: inside.post_copy_problems(edge.edge),
+                pre_copy_problems: inside.pre_copy_problems(),
             }),
         )
     }
@@ -206,6 +208,7 @@ impl Agents for Edges {
             self.ask(edge, Ask::PrepareTarget, Some(&order.order), |inside| {
                 Prepared {
                     post_copy_problems: inside.post_copy_problems(edge.edge),
+                    pre_copy_problems: Vec::new(),
                 }
             }),
         )
@@ -221,6 +224,7 @@ impl Agents for Edges {
                 bytes: ROOTFS_AHEAD_BYTES,
                 passes: 2,
                 bytes_per_s: Some(BYTES_PER_S),
+                memory: (asked.strategy == Strategy::PreCopy).then_some(MEMORY_AHEAD),
             }),
         )
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use carnet_api::agent::{Order, Reading, Refused, TimedStep, Utilization};
+use carnet_api::agent::{MemoryAhead, Order, Reading, Refused, TimedStep, Utilization};
 use carnet_api::tls::Authority;
 use carnet_api::v1::{DetectedFacts, Problem};
 use carnet_control::agents::{AgentError, AgentFault, Endpoint};
@@ -32,6 +32,12 @@ pub const ROOTFS_DIFFERENCE_BYTES: u64 = 20;
 pub const IMAGE_BYTES: u64 = 300;
 /// How much memory a container has: enough for it to be worth following.
 pub const MEMORY_BYTES: u64 = 64 << 20;
+/// What of it goes ahead, where it can.
+pub const MEMORY_AHEAD: MemoryAhead = MemoryAhead {
+    bytes: 70 << 20,
+    rounds: 2,
+    last_round_bytes: 6 << 20,
+};
 /// How long a container was frozen when the source answered.
 pub const FROZEN_MS: f64 = 12.5;
 /// A wait that takes longer has failed.
@@ -211,6 +217,8 @@ struct Inside {
     /// Copies here do not count: an operator says that they will not run again.
     lost: BTreeSet<EdgeId>,
     post_copy_problems: BTreeMap<EdgeId, String>,
+    /// Their kernels tell which memory is written to.
+    can_send_memory_ahead: bool,
     strategies: Vec<Strategy>,
     /// The next of each is lost.
     lose: Vec<(EdgeId, Renewing, Lost)>,
@@ -358,6 +366,11 @@ impl Edges {
     /// Memory cannot follow at this edge, and why.
     pub fn set_post_copy_problem(&self, edge: EdgeId, problem: &str) {
         self.change(|inside| inside.post_copy_problems.insert(edge, problem.to_owned()));
+    }
+
+    /// Memory can go ahead between all edges; before, it cannot.
+    pub fn have_memory_go_ahead(&self) {
+        self.change(|inside| inside.can_send_memory_ahead = true);
     }
 
     fn change_strategies(&self, strategy: Strategy) {

@@ -13,6 +13,13 @@ impl Inside {
             .collect()
     }
 
+    pub(super) fn pre_copy_problems(&self) -> Vec<String> {
+        match self.can_send_memory_ahead {
+            true => Vec::new(),
+            false => vec!["nothing tells what is written to".to_owned()],
+        }
+    }
+
     /// An order arrives at its edge and is carried out as agents promise.
     pub(super) fn arrive(&mut self, edge: EdgeId, ask: Ask, order: &Order) -> Result<(), String> {
         let done = self.carry_out(edge, ask, order);
