@@ -483,6 +483,8 @@ impl Scene {
                 memory_bytes: 0,
                 rootfs_bytes: 0,
                 post_copy_problems: Vec::new(),
+                is_stopped: false,
+                live_problems: Vec::new(),
             },
             strategy: Strategy::StopAndCopy,
             within_ms: None,

@@ -13,12 +13,14 @@ pub struct CreateMigration {
     /// The name or id of a container.
     pub container: String,
     pub to: DestinationSpec,
-    /// How its memory goes over; absent: the best that its owner allows and the edges can.
+    /// How its memory goes over; absent: the best that its owner allows and the edges can, or `cold`
+    /// where it is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
     /// For how long it may stand still, in milliseconds. Where it would take longer, as far as can be
     /// told by the memory that it has and the rate at which its files went over, it is not frozen;
     /// where it does, and the move is not committed yet, it runs on at its source. The move fails.
+    /// Not with `cold`: nobody can tell how long a container takes to shut down and to start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_downtime_ms: Option<u64>,
@@ -41,6 +43,10 @@ pub enum Strategy {
     /// only, whatever its memory. Until all is over it needs both edges: if it loses one, it goes
     /// on at the source as it was when it was frozen, and what it did since is lost.
     PostCopy,
+    /// Not at all: the container is shut down, and started anew at the target. What it has in memory
+    /// and its connections are lost. Up to the commit the source can start it again. A container that
+    /// is stopped moves in this way, and stays stopped; one that runs does only where it is asked for.
+    Cold,
 }
 
 impl From<Strategy> for core::Strategy {
@@ -48,6 +54,7 @@ impl From<Strategy> for core::Strategy {
         match strategy {
             Strategy::StopAndCopy => Self::StopAndCopy,
             Strategy::PostCopy => Self::PostCopy,
+            Strategy::Cold => Self::Cold,
         }
     }
 }
@@ -57,6 +64,7 @@ impl From<core::Strategy> for Strategy {
         match strategy {
             core::Strategy::StopAndCopy => Self::StopAndCopy,
             core::Strategy::PostCopy => Self::PostCopy,
+            core::Strategy::Cold => Self::Cold,
         }
     }
 }

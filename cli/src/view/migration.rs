@@ -14,6 +14,7 @@ fn strategy(strategy: Strategy) -> &'static str {
     match strategy {
         Strategy::StopAndCopy => "stop and copy",
         Strategy::PostCopy => "post-copy",
+        Strategy::Cold => "cold",
     }
 }
 

@@ -111,6 +111,7 @@ pub(super) fn stalls(moves: &[Migration]) -> Vec<String> {
     let ways = [
         (Strategy::StopAndCopy, "Stop and copy"),
         (Strategy::PostCopy, "Post-copy"),
+        (Strategy::Cold, "Cold"),
     ];
     ways.into_iter()
         .filter_map(|(strategy, told)| {

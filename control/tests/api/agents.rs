@@ -113,6 +113,7 @@ impl Agents for FakeAgents {
                 age_ms: fake.age_ms,
             }),
             problems: fake.problems.clone(),
+            live_problems: Vec::new(),
         })
     }
 
@@ -169,6 +170,8 @@ impl Agents for FakeAgents {
                 memory_bytes: 1 << 20,
                 rootfs_bytes: 1 << 24,
                 post_copy_problems: Vec::new(),
+                is_stopped: false,
+                live_problems: Vec::new(),
             })
             .await
         })

@@ -156,6 +156,8 @@ impl<'a> Attacker<'a> {
                     memory_bytes: 1,
                     rootfs_bytes: 1,
                     post_copy_problems: Vec::new(),
+                    is_stopped: false,
+                    live_problems: Vec::new(),
                 },
             }),
             "source/copy-ahead" => json!(CopyAhead {

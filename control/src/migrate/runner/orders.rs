@@ -143,6 +143,7 @@ impl Runner {
                         .collect::<Vec<_>>()
                 };
                 facts.memory_bytes = asked.container.memory_bytes;
+                facts.is_stopped = asked.container.is_stopped;
                 let choice = choose(&Circumstances {
                     asked: self.run.terms.strategy,
                     allow_post_copy: self.run.allow_post_copy,
@@ -150,6 +151,12 @@ impl Runner {
                     post_copy_problems: [
                         of(&source, asked.container.post_copy_problems),
                         of(&target, prepared.post_copy_problems),
+                    ]
+                    .concat(),
+                    is_stopped: asked.container.is_stopped,
+                    live_problems: [
+                        of(&source, asked.container.live_problems),
+                        of(&target, prepared.live_problems),
                     ]
                     .concat(),
                 });
@@ -164,11 +171,8 @@ impl Runner {
                 let copied = agents.copy_ahead(&source, &asked).await?;
                 facts.transferred.rootfs_ahead_bytes = copied.bytes;
                 facts.bytes_per_s = copied.bytes_per_s.or(terms.bandwidth_bytes_per_s);
-                facts.expected_downtime_ms = Some(expected_downtime_ms(
-                    strategy(facts),
-                    facts.memory_bytes,
-                    facts.bytes_per_s,
-                ));
+                facts.expected_downtime_ms =
+                    expected_downtime_ms(strategy(facts), facts.memory_bytes, facts.bytes_per_s);
                 Ok(())
             }
             Effect::HandOver(_) => {
@@ -176,7 +180,11 @@ impl Runner {
                     order,
                     strategy: strategy(facts),
                     bandwidth_bytes_per_s: terms.bandwidth_bytes_per_s,
-                    within_ms: terms.max_downtime_ms.map(sent_within_ms),
+                    // What is stopped stands still anyway.
+                    within_ms: terms
+                        .max_downtime_ms
+                        .filter(|_| !facts.is_stopped)
+                        .map(sent_within_ms),
                 };
                 let handed_over = agents.hand_over(&source, &asked).await?;
                 facts.transferred.rootfs_difference_bytes = handed_over.rootfs_difference_bytes;
@@ -186,7 +194,9 @@ impl Runner {
             }
             Effect::Restore(_) => {
                 let restored = agents.restore(&target, &order).await?;
-                if let Some((handed_over, said)) = &self.frozen {
+                if let Some((handed_over, said)) = &self.frozen
+                    && !facts.is_stopped
+                {
                     let answered_ms = handed_over.frozen_ms + said.elapsed().as_secs_f64() * 1e3;
                     let stall_ms = answered_ms - restored.running_ms;
                     facts.stall_ms = Some(stall_ms);

@@ -193,6 +193,8 @@ impl Agents for Edges {
                 memory_bytes: MEMORY_BYTES,
                 rootfs_bytes: 1 << 24,
                 post_copy_problems: inside.post_copy_problems(edge.edge),
+                is_stopped: inside.is_stopped(edge.edge, &order.container),
+                live_problems: inside.live_problems(edge.edge),
             }),
         )
     }
@@ -206,6 +208,7 @@ impl Agents for Edges {
             self.ask(edge, Ask::PrepareTarget, Some(&order.order), |inside| {
                 Prepared {
                     post_copy_problems: inside.post_copy_problems(edge.edge),
+                    live_problems: inside.live_problems(edge.edge),
                 }
             }),
         )
