@@ -59,7 +59,7 @@ fn begin(world: &World) {
         name: KEEPER.to_owned(),
         address: ADDRESS,
         command: "/usr/bin/redis-server --bind 0.0.0.0 --protected-mode no --save \"\" --dir /tmp \
-                  --appendonly yes --appendfsync always --enable-debug-command yes"
+                  --appendonly yes --appendfsync always"
             .to_owned(),
         port: 6379,
     };
@@ -270,7 +270,6 @@ fn what_was_started_by_hand_meanwhile_is_left_alone(world: &World) {
     assert!(failure.contains("runs now"), "{failure}");
     ask(world, "PING");
     assert_at(world, "Edge1", true, "it was started by hand meanwhile");
-    world.on("Edge1", &["rm", "/var/lib/lxc/Keeper/rootfs/large"]);
 }
 
 /// Writes so many MB that cannot be compressed.
@@ -296,14 +295,19 @@ fn is_over(world: &World) -> bool {
 /// Begins a cold move from Edge1 to Edge2, and waits until the container has been shut down and
 /// its files are on their way, which takes a while.
 fn begin_and_stop(world: &World) -> (Migration, Counter) {
+    world.on("Edge1", &["rm", "-f", "/var/lib/lxc/Keeper/rootfs/large"]);
     let counter = Counter::start(world);
-    // It hears that it is to end only after that.
-    let busy = connect(world).unwrap();
-    (&busy).write_all(b"DEBUG SLEEP 6\r\n").unwrap();
-    let move_it = begun(world, "Edge2", Some(Strategy::Cold), Some(5_000_000));
+    // It hears that it is to end only once it is let go on.
+    let told = |signal: &str| {
+        let first = world.on("Edge1", &["lxc-info", "-n", KEEPER, "-p", "-H"]);
+        world.on("Edge1", &["kill", signal, first.trim()]);
+    };
+    told("-STOP");
+    let move_it = begun(world, "Edge2", Some(Strategy::Cold), Some(10_000_000));
     wait_until("it to be held", 30, || held(world)).unwrap();
     assert!(!is_over(world), "it was too fast");
     large_file(world, 60);
+    told("-CONT");
     wait_until("it to shut down", 30, || is_over(world)).unwrap();
     let now = world.await_state(&move_it, &[MigrationState::HandingOver]);
     assert_eq!(now.state, MigrationState::HandingOver, "{now:?}");
@@ -346,7 +350,6 @@ fn an_agent_that_is_killed_once_it_has_stopped_it_starts_it_again(world: &mut Wo
     counter.assert_kept(world, "the source's agent was killed");
     world.fleet.await_healthy(&world.progress).unwrap();
     assert_at(world, "Edge1", true, "the source's agent was killed");
-    world.on("Edge1", &["rm", "/var/lib/lxc/Keeper/rootfs/large"]);
 }
 
 /// Past the commit: it is given back.
