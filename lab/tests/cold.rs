@@ -45,8 +45,10 @@ fn a_container_is_moved_without_its_memory_and_loses_nothing_that_it_wrote() {
     what_was_started_by_hand_meanwhile_is_left_alone(&world);
     a_cancelled_move_starts_it_again(&world);
     a_target_that_dies_on_the_way_costs_a_restart(&mut world);
-    an_agent_that_is_killed_once_it_has_stopped_it_starts_it_again(&mut world);
+    an_agent_that_is_killed_while_it_stops_it_or_after_starts_it_again(&mut world);
+    a_source_whose_power_fails_starts_it_again_or_stays_down(&mut world);
     what_does_not_start_at_the_target_is_started_at_its_source(&world);
+    a_container_is_told_to_shut_down_as_it_hears_it(&world);
     edges_without_criu_make_cold_moves_and_no_others(&mut world);
     world.assert_whole("Edge1", "another container was moved all the while");
     world.sound_ledger();
@@ -260,7 +262,7 @@ fn it_moves_cold_and_live_in_turn(world: &World) {
 /// Where it was stopped as it was made ready, and runs when it is to be handed over.
 fn what_was_started_by_hand_meanwhile_is_left_alone(world: &World) {
     world.on("Edge1", &["lxc-stop", "-n", KEEPER, "-k"]);
-    large_file(world, 40);
+    large_file(world, "Edge1", 40);
     let move_it = begun(world, "Edge2", None, Some(5_000_000));
     world.await_state(&move_it, &[MigrationState::CopyingAhead]);
     start_by_hand(world, "Edge1");
@@ -273,53 +275,65 @@ fn what_was_started_by_hand_meanwhile_is_left_alone(world: &World) {
 }
 
 /// Writes so many MB that cannot be compressed.
-fn large_file(world: &World, megabytes: u32) {
+fn large_file(world: &World, edge: &str, megabytes: u32) {
     let count = format!("count={megabytes}");
     let file = "of=/var/lib/lxc/Keeper/rootfs/large";
-    world.on("Edge1", &["dd", "if=/dev/urandom", file, "bs=1M", &count]);
+    world.on(edge, &["dd", "if=/dev/urandom", file, "bs=1M", &count]);
 }
 
-/// Whether a move holds it at Edge1, and whether anything of it runs there.
-fn held(world: &World) -> bool {
-    let edge = world.fleet.host("Edge1").unwrap();
+/// Whether a move holds it on an edge, and whether anything of it runs there.
+fn held(world: &World, edge: &str) -> bool {
+    let edge = world.fleet.host(edge).unwrap();
     edge.run("test", &["-e", "/var/lib/lxc/Keeper/config.held"])
         .is_ok()
 }
 
-fn is_over(world: &World) -> bool {
+fn is_over(world: &World, edge: &str) -> bool {
     let cgroup = "/sys/fs/cgroup/lxc.payload.Keeper";
-    let edge = world.fleet.host("Edge1").unwrap();
+    let edge = world.fleet.host(edge).unwrap();
     edge.run("test", &["!", "-e", cgroup]).is_ok()
 }
 
-/// Begins a cold move from Edge1 to Edge2, and waits until the container has been shut down and
-/// its files are on their way, which takes a while.
-fn begin_and_stop(world: &World) -> (Migration, Counter) {
-    world.on("Edge1", &["rm", "-f", "/var/lib/lxc/Keeper/rootfs/large"]);
+/// Sends a signal to its first process.
+fn signal(world: &World, edge: &str, signal: &str) {
+    let first = world.on(edge, &["lxc-info", "-n", KEEPER, "-p", "-H"]);
+    world.on(edge, &["kill", signal, first.trim()]);
+}
+
+/// Begins a cold move from an edge to Edge2, and waits until the container has been told to shut
+/// down: it hears that once it is sent SIGCONT.
+fn begin_and_hold(world: &World, edge: &str) -> (Migration, Counter) {
+    let large = "/var/lib/lxc/Keeper/rootfs/large";
+    world.on(edge, &["rm", "-f", large]);
     let counter = Counter::start(world);
-    // It hears that it is to end only once it is let go on.
-    let told = |signal: &str| {
-        let first = world.on("Edge1", &["lxc-info", "-n", KEEPER, "-p", "-H"]);
-        world.on("Edge1", &["kill", signal, first.trim()]);
-    };
-    told("-STOP");
+    signal(world, edge, "-STOP");
     let move_it = begun(world, "Edge2", Some(Strategy::Cold), Some(10_000_000));
-    wait_until("it to be held", 30, || held(world)).unwrap();
-    assert!(!is_over(world), "it was too fast");
-    large_file(world, 60);
-    told("-CONT");
-    wait_until("it to shut down", 30, || is_over(world)).unwrap();
+    wait_until("it to be held", 30, || held(world, edge)).unwrap();
+    assert!(!is_over(world, edge), "it was too fast");
+    (move_it, counter)
+}
+
+/// And waits until it has shut down, and its files are on their way, which takes a while.
+fn begin_and_stop(world: &World, edge: &str) -> (Migration, Counter) {
+    let (move_it, counter) = begin_and_hold(world, edge);
+    large_file(world, edge, 60);
+    signal(world, edge, "-CONT");
+    wait_until("it to shut down", 30, || is_over(world, edge)).unwrap();
     let now = world.await_state(&move_it, &[MigrationState::HandingOver]);
     assert_eq!(now.state, MigrationState::HandingOver, "{now:?}");
     (move_it, counter)
 }
 
+/// Nobody starts it by hand.
+fn assert_cannot_be_started(world: &World, edge: &str) {
+    let host = world.fleet.host(edge).unwrap();
+    host.run("lxc-start", &["-n", KEEPER]).unwrap_err();
+    assert!(held(world, edge) && is_over(world, edge));
+}
+
 fn a_cancelled_move_starts_it_again(world: &World) {
-    let (move_it, counter) = begin_and_stop(world);
-    // Nobody else does in the meantime.
-    let edge = world.fleet.host("Edge1").unwrap();
-    edge.run("lxc-start", &["-n", KEEPER]).unwrap_err();
-    assert!(is_over(world));
+    let (move_it, counter) = begin_and_stop(world, "Edge1");
+    assert_cannot_be_started(world, "Edge1");
     let path = format!("/v1/migrations/{}/cancel?wait=50", move_it.id);
     let cancelled: Migration = world.post(&path, &json!({})).unwrap();
     assert_eq!(cancelled.state, MigrationState::Cancelled, "{cancelled:?}");
@@ -328,7 +342,7 @@ fn a_cancelled_move_starts_it_again(world: &World) {
 }
 
 fn a_target_that_dies_on_the_way_costs_a_restart(world: &mut World) {
-    let (move_it, counter) = begin_and_stop(world);
+    let (move_it, counter) = begin_and_stop(world, "Edge1");
     world.fleet.agent("Edge2").unwrap().kill().unwrap();
     world.await_state(&move_it, &[MigrationState::DiscardingTarget]);
     counter.assert_kept(world, "the target's agent was killed");
@@ -340,16 +354,64 @@ fn a_target_that_dies_on_the_way_costs_a_restart(world: &mut World) {
     assert_at(world, "Edge1", true, "the target's agent was killed");
 }
 
-fn an_agent_that_is_killed_once_it_has_stopped_it_starts_it_again(world: &mut World) {
-    let (move_it, counter) = begin_and_stop(world);
-    world.fleet.agent("Edge1").unwrap().kill().unwrap();
-    assert!(held(world) && is_over(world));
-    world.fleet.start_agent("Edge1").unwrap();
+fn an_agent_that_is_killed_while_it_stops_it_or_after_starts_it_again(world: &mut World) {
+    for is_stopped in [false, true] {
+        let what = format!("the source's agent was killed, stopped: {is_stopped}");
+        let (move_it, counter) = match is_stopped {
+            true => begin_and_stop(world, "Edge1"),
+            false => begin_and_hold(world, "Edge1"),
+        };
+        world.fleet.agent("Edge1").unwrap().kill().unwrap();
+        assert!(held(world, "Edge1"), "{what}");
+        if !is_stopped {
+            // What it was told it has not heard yet.
+            signal(world, "Edge1", "-CONT");
+        }
+        world.fleet.start_agent("Edge1").unwrap();
+        let ended = world.end_of(&move_it);
+        assert_eq!(ended.state, MigrationState::Failed, "{what}: {ended:?}");
+        counter.assert_kept(world, &what);
+        world.fleet.await_healthy(&world.progress).unwrap();
+        assert_at(world, "Edge1", true, &what);
+    }
+}
+
+/// On Edge3, where nothing else runs.
+fn a_source_whose_power_fails_starts_it_again_or_stays_down(world: &mut World) {
+    assert_moved(&go(world, "Edge3", Some(Strategy::Cold)), Strategy::Cold);
+    let (move_it, counter) = begin_and_stop(world, "Edge3");
+    world.fleet.restart_edge("Edge3").unwrap();
     let ended = world.end_of(&move_it);
     assert_eq!(ended.state, MigrationState::Failed, "{ended:?}");
-    counter.assert_kept(world, "the source's agent was killed");
+    counter.assert_kept(world, "the source's power failed");
     world.fleet.await_healthy(&world.progress).unwrap();
-    assert_at(world, "Edge1", true, "the source's agent was killed");
+    assert_at(world, "Edge3", true, "the source's power failed");
+
+    // After the commit: the target takes a while.
+    world.on("Edge3", &["rm", "-f", "/var/lib/lxc/Keeper/rootfs/large"]);
+    let slow = "cp /usr/bin/lxc-start /tmp/lxc-start; mkfifo /tmp/go; \
+                printf '#!/bin/sh\nread -r go < /tmp/go\nexec /tmp/lxc-start \"$@\"\n' > /tmp/slow; \
+                chmod +x /tmp/slow; mount --bind /tmp/slow /usr/bin/lxc-start";
+    world.on("Edge2", &["sh", "-c", slow]);
+    let counter = Counter::start(world);
+    let move_it = begun(world, "Edge2", Some(Strategy::Cold), None);
+    let now = world.await_state(&move_it, &[MigrationState::Restoring]);
+    assert_eq!(now.state, MigrationState::Restoring, "{now:?}");
+    world.fleet.restart_edge("Edge3").unwrap();
+    assert_cannot_be_started(world, "Edge3");
+    world.on("Edge2", &["sh", "-c", "echo go > /tmp/go"]);
+    let ended = world.end_of(&move_it);
+    assert_moved(&ended, Strategy::Cold);
+    world.on("Edge2", &["umount", "/usr/bin/lxc-start"]);
+    counter.assert_kept(world, "the source's power failed after the commit");
+    world.fleet.await_healthy(&world.progress).unwrap();
+    assert_at(
+        world,
+        "Edge2",
+        true,
+        "the source's power failed after the commit",
+    );
+    assert_moved(&go(world, "Edge1", Some(Strategy::Cold)), Strategy::Cold);
 }
 
 /// Past the commit: it is given back.
@@ -365,6 +427,67 @@ fn what_does_not_start_at_the_target_is_started_at_its_source(world: &World) {
     assert!(failure.contains("lxc-start"), "{failure}");
     counter.assert_kept(world, "it was given back");
     assert_at(world, "Edge1", true, "it was given back");
+}
+
+/// What its first process runs, and what that has written once it has shut down in order.
+const INITS: [(&str, &str, &str); 3] = [
+    (
+        "Powered",
+        "10.88.2.11",
+        "trap 'echo power > /tmp/told; exit 0' PWR; : > /tmp/ready; while :; do sleep 0.1; done",
+    ),
+    (
+        "Ended",
+        "10.88.2.12",
+        "trap 'echo ended > /tmp/told; exit 0' TERM; : > /tmp/ready; while :; do sleep 0.1; done",
+    ),
+    // Its first process hears nothing, and another has something to put in order.
+    (
+        "Deaf",
+        "10.88.2.13",
+        "sh -c 'trap \"echo deaf > /tmp/told; exit 0\" TERM; : > /tmp/ready; while :; do sleep 0.1; done' & \
+         exec sleep 1000000",
+    ),
+];
+
+fn a_container_is_told_to_shut_down_as_it_hears_it(world: &World) {
+    let erin = world.fleet.account("erin").unwrap();
+    for (name, address, init) in INITS {
+        let directory = format!("/var/lib/lxc/{name}");
+        let make = format!(
+            "set -e; mkdir {directory}; cp -a /var/lib/lxc/Keeper/rootfs {directory}/rootfs; \
+             sed -e s/Keeper/{name}/g -e 's#^lxc.init.cmd.*#lxc.init.cmd = /bin/sh /init#' \
+               -e 's#^lxc.net.0.veth.pair.*##' -e 's#{ADDRESS}/#{address}/#' \
+               -e 's#02:88:.*#02:88:00:00:00:{}#' /var/lib/lxc/Keeper/config > {directory}/config; \
+             cat > {directory}/rootfs/init <<'END'\n{init}\nEND\n\
+             lxc-start -n {name} -d > /dev/null 2>&1",
+            address.rsplit('.').next().unwrap()
+        );
+        world.on("Edge1", &["sh", "-c", &make]);
+        let ready = format!("{directory}/rootfs/tmp/ready");
+        let edge = world.fleet.host("Edge1").unwrap();
+        wait_until("its first process", 20, || {
+            edge.run("test", &["-e", &ready]).is_ok()
+        })
+        .unwrap();
+        world.register(name);
+        let path = format!("/v1/containers/{name}/confirm");
+        let _: Container = erin.post(&path, &json!({})).unwrap();
+        let asked = CreateMigration {
+            container: name.to_owned(),
+            to: DestinationSpec::Edge("Edge2".to_owned()),
+            strategy: Some(Strategy::Cold),
+            max_downtime_ms: None,
+            bandwidth_bytes_per_s: None,
+        };
+        let begun = world.post("/v1/migrations", &json!(asked)).unwrap();
+        assert_moved(&world.end_of(&begun), Strategy::Cold);
+        assert_eq!(world.running_on(name), ["Edge2"]);
+        let told = format!("{directory}/rootfs/tmp/told");
+        let expected = name.to_lowercase();
+        let told = world.on("Edge2", &["cat", &told]);
+        assert!(expected.starts_with(told.trim()), "{name}: {told}");
+    }
 }
 
 fn edges_without_criu_make_cold_moves_and_no_others(world: &mut World) {

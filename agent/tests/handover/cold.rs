@@ -151,21 +151,21 @@ fn a_move_that_is_called_off_leaves_it_as_it_was() {
 #[test]
 fn an_agent_started_anew_between_any_two_orders_goes_on() {
     for runs in [true, false] {
-        for position in 0..COURSE.len() {
+        for after in COURSE {
             let mut scene = scene(runs);
             let before = files(&scene.source().rootfs());
             let mut a_move = cold(&scene);
-            for (step, name) in COURSE.iter().enumerate() {
+            for name in COURSE {
                 scene.go(&mut a_move, name);
-                if step == position {
+                if name == after {
                     for edge in [SOURCE, TARGET] {
                         scene.edges[edge].restart();
                     }
                     scene.go(&mut a_move, name);
                 }
             }
-            assert!(scene.source().is_empty(), "{position}");
-            assert_is_there(scene.target(), runs, COURSE[position]);
+            assert!(scene.source().is_empty(), "{after}");
+            assert_is_there(scene.target(), runs, after);
             assert_eq!(before, files(&scene.target().rootfs()));
         }
     }
