@@ -357,6 +357,10 @@ fn a_target_that_dies_on_the_way_costs_a_restart(world: &mut World) {
 fn an_agent_that_is_killed_while_it_stops_it_or_after_starts_it_again(world: &mut World) {
     for is_stopped in [false, true] {
         let what = format!("the source's agent was killed, stopped: {is_stopped}");
+        // What is known here of how it came is of no matter.
+        for to in ["Edge2", "Edge1"] {
+            assert_moved(&go(world, to, Some(Strategy::Cold)), Strategy::Cold);
+        }
         let (move_it, counter) = match is_stopped {
             true => begin_and_stop(world, "Edge1"),
             false => begin_and_hold(world, "Edge1"),
@@ -364,8 +368,9 @@ fn an_agent_that_is_killed_while_it_stops_it_or_after_starts_it_again(world: &mu
         world.fleet.agent("Edge1").unwrap().kill().unwrap();
         assert!(held(world, "Edge1"), "{what}");
         if !is_stopped {
-            // What it was told it has not heard yet.
+            // What it was told it hears now, and nobody is there to see it end.
             signal(world, "Edge1", "-CONT");
+            wait_until("it to shut down", 30, || is_over(world, "Edge1")).unwrap();
         }
         world.fleet.start_agent("Edge1").unwrap();
         let ended = world.end_of(&move_it);

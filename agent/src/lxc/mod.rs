@@ -563,9 +563,10 @@ impl Runtime for LxcRuntime {
         }
         let directory = Self::directory(name);
         if cold::held(&directory).exists() {
-            // Whoever died may have told it to shut down just before, and it comes to that yet.
-            if runs && !Self::is_over(name) {
-                self.end(name).await?;
+            match runs {
+                // Whoever held it may have died before it had ended, or before that was known.
+                true => self.end(name).await?,
+                false => remove_directory(&standby::directory(name))?,
             }
             cold::let_go(&directory)?;
         }
