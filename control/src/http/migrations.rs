@@ -539,9 +539,9 @@ fn too_late(migration: &Migration, phase: Phase) -> String {
 /// without. Asked again, nothing changes.
 ///
 /// After the commit, a target that is declared lost is not asked whether it still runs the container:
-/// the source goes on as it was when it was frozen, and what the container did since is lost. If the
-/// target is only cut off, there are two running copies until it can be reached; then it removes its
-/// own. Whoever declares it lost says that this is not so, and the ledger keeps who did.
+/// the source goes on as it was when it was frozen or stopped, and what the container did since is
+/// lost. If the target is only cut off, there are two running copies until it can be reached; then it
+/// removes its own. Whoever declares it lost says that this is not so, and the ledger keeps who did.
 #[utoipa::path(
     post, path = "/v1/migrations/{migration}/give-up", tag = "migrations",
     operation_id = "give_up_migration",
