@@ -161,7 +161,9 @@ async fn run_with<R: Runtime>(
         runtime,
     });
     agent.handovers.recover().await;
-    ready(address, &agent.runtime.problems().await);
+    let mut problems = agent.runtime.problems().await;
+    problems.extend(agent.runtime.live_problems(0).await);
+    ready(address, &problems);
     let sampling = tokio::spawn(async move { meter.keep_sampling().await });
     let (orders, handovers) = (agent.orders.clone(), agent.handovers.clone());
     let served = axum::serve(
@@ -441,6 +443,7 @@ async fn reading<R: Runtime>(State(agent): Shared<R>) -> Json<Reading> {
     Json(Reading {
         utilization,
         problems,
+        live_problems: agent.runtime.live_problems(0).await,
     })
 }
 

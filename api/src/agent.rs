@@ -15,11 +15,15 @@
 //! POST /v1/handovers/{id}/target/prepare    check; make directories and network ready
 //! POST /v1/handovers/{id}/source/copy-ahead send files, and memory if it can be, container running
 //! POST /v1/handovers/{id}/source/hand-over  freeze, dump, send difference and memory
+//! POST /v1/handovers/{id}/source/copy-ahead send the root file system, container running
+//! POST /v1/handovers/{id}/source/hand-over  freeze, dump, send difference and memory; or stop it,
+//!                                           and send the difference
 //! POST /v1/handovers/{id}/target/restore    bring it to life (only after the commit)
 //! POST /v1/handovers/{id}/target/settle     wait until no memory is missing any more
 //! POST /v1/handovers/{id}/source/release    kill the frozen copy, remove it
 //! POST /v1/handovers/{id}/target/clean      remove the memory images
-//! POST /v1/handovers/{id}/source/resume     thaw: it runs on as it was
+//! POST /v1/handovers/{id}/source/resume     thaw: it runs on as it was; started again, if it was
+//!                                           stopped for the move
 //! POST /v1/handovers/{id}/target/discard    remove all that this hand-over brought
 //! GET  /v1/handovers/{id}/sent              how much of it has left the source so far
 //! PUT  /v1/handovers/{id}/rootfs            from the source's agent: a pass of the root file system
@@ -101,7 +105,12 @@
 //!   declared this edge lost, `discard` ends and removes a copy that runs.
 //! - Once the images are there, the target may make the container from them, all but letting it
 //!   run: that takes `restore`.
-//! - `hand-over` that failed may leave the container frozen: `resume` follows.
+//! - `hand-over` that failed may leave the container frozen, or stopped: `resume` follows.
+//! - In a cold move ([`Strategy::Cold`]) `hand-over` writes down whether the container runs before
+//!   it stops it. From then on nobody can start it at the source until `resume`, which starts it if
+//!   it ran. Where it was made ready stopped and runs, or the other way round, `hand-over` is
+//!   refused and touches nothing. `restore` starts it if it ran, and else makes it one that can be
+//!   started there: from then on it counts as one that has run.
 
 use carnet_core::ids::{EdgeId, MigrationId};
 use carnet_core::instant::UnixMillis;
@@ -127,6 +136,9 @@ pub struct Reading {
     pub utilization: Option<Utilization>,
     /// What keeps the edge from taking part in a migration now; empty: it is ready.
     pub problems: Vec<String>,
+    /// What keeps it from all but cold moves.
+    #[serde(default)]
+    pub live_problems: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +260,12 @@ pub struct Described {
     pub post_copy_problems: Vec<String>,
     /// What keeps its memory from going ahead, as far as the source knows.
     pub pre_copy_problems: Vec<String>,
+    /// It does not run.
+    #[serde(default)]
+    pub is_stopped: bool,
+    /// What keeps it from being moved while it runs, as far as the source knows.
+    #[serde(default)]
+    pub live_problems: Vec<String>,
 }
 
 /// The outcome of `target/prepare`.
@@ -257,6 +275,9 @@ pub struct Prepared {
     pub post_copy_problems: Vec<String>,
     /// What keeps memory from going ahead, as far as the target knows.
     pub pre_copy_problems: Vec<String>,
+    /// What keeps the container from being moved while it runs, as far as the target knows.
+    #[serde(default)]
+    pub live_problems: Vec<String>,
 }
 
 /// The body of `source/copy-ahead`.
@@ -284,6 +305,9 @@ pub struct HandOver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandBy {
     pub strategy: Strategy,
+    /// It does not run at the source, and is not to be started at the target.
+    #[serde(default)]
+    pub is_stopped: bool,
 }
 
 /// A step of a move, and when it was, in milliseconds after an instant that the holder names.
@@ -322,7 +346,7 @@ pub struct SentSoFar {
     pub bytes: u64,
 }
 
-/// The outcome of `source/hand-over`. The container is frozen.
+/// The outcome of `source/hand-over`. The container is frozen, or stopped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HandedOver {
     pub rootfs_difference_bytes: u64,

@@ -126,6 +126,17 @@ impl<R: Runtime> Handovers<R> {
             (Some(Role::Source { .. }), End::Release) => {
                 self.runtime.remove(name).await.map_err(cannot)?;
             }
+            (
+                Some(&Role::Source {
+                    is_held: true,
+                    is_stopped,
+                    ..
+                }),
+                End::Resume,
+            ) => {
+                let back = self.runtime.boot(name, !is_stopped).await;
+                back.map_err(cannot)?;
+            }
             (Some(Role::Source { .. }), End::Resume) => {
                 self.stop_giving_pages(migration);
                 self.runtime.thaw(name).await.map_err(cannot)?;

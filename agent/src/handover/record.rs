@@ -30,8 +30,15 @@ pub struct Record {
 #[serde(rename_all = "snake_case", tag = "role")]
 pub enum Role {
     Source {
-        /// Set once everything has been sent; the container has been frozen since then.
+        /// Set once everything has been sent; the container has been frozen since then, or stopped.
         handed_over: Option<Sent>,
+        /// It did not run when it was made ready.
+        #[serde(default)]
+        is_stopped: bool,
+        /// Set before it is stopped for a cold move. What brings it back then starts it, unless
+        /// `is_stopped`.
+        #[serde(default)]
+        is_held: bool,
     },
     Target {
         container: Described,
@@ -63,7 +70,7 @@ pub enum Progress {
 pub enum End {
     /// Source: it runs elsewhere.
     Release,
-    /// Source: it runs on here.
+    /// Source: it goes on here as it was.
     Resume,
     /// Target: it is at home.
     Clean,
@@ -71,7 +78,7 @@ pub enum End {
     Discard,
 }
 
-/// What was sent while the container was frozen.
+/// What was sent while the container stood still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     pub rootfs_difference_bytes: u64,

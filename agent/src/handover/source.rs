@@ -12,7 +12,7 @@ use carnet_api::agent::{
 use carnet_api::v1::Problem;
 use carnet_core::ids::MigrationId;
 use carnet_core::migration::Strategy;
-use carnet_core::permit::{Abort, Commit, Part, Party};
+use carnet_core::permit::{Abort, Commit, Part, Party, Permit};
 use reqwest::StatusCode;
 use reqwest::header::{CONNECTION, UPGRADE};
 use tokio::task::JoinHandle;
@@ -85,7 +85,11 @@ impl<R: Runtime> Handovers<R> {
         }
         if !matches!(
             entitled.role(),
-            None | Some(Role::Source { handed_over: None })
+            None | Some(Role::Source {
+                handed_over: None,
+                is_held: false,
+                ..
+            })
         ) {
             return Err(not_prepared(&order));
         }
@@ -93,7 +97,11 @@ impl<R: Runtime> Handovers<R> {
         self.come_to(&entitled.claim)?;
         self.records.save(&Record {
             order,
-            role: Role::Source { handed_over: None },
+            role: Role::Source {
+                handed_over: None,
+                is_stopped: described.is_stopped,
+                is_held: false,
+            },
             permit: Some(permit),
         })?;
         Ok(described)
@@ -163,7 +171,7 @@ impl<R: Runtime> Handovers<R> {
                 let target = permit.claim.target;
                 Some(self.copy_memory_ahead(&order, target, name, pace).await?)
             }
-            Strategy::StopAndCopy | Strategy::PostCopy => None,
+            Strategy::StopAndCopy | Strategy::PostCopy | Strategy::Cold => None,
         };
         Ok(CopiedAhead {
             bytes,
@@ -226,10 +234,10 @@ impl<R: Runtime> Handovers<R> {
             .is_some_and(|leaving| leaving.called_off.is_cancelled())
     }
 
-    /// Source: freezes the container and sends what is still missing.
+    /// Source: freezes the container, or stops it, and sends what is still missing.
     ///
     /// # Errors
-    /// What went wrong. The container is frozen then; `resume` lets it run on.
+    /// What went wrong. The container is frozen or stopped then; `resume` lets it go on.
     pub async fn hand_over(&self, asked: HandOver) -> Result<HandedOver, Problem> {
         let order = asked.order.clone();
         let (entitled, permit) = self.permitted(&order, Part::Source)?;
@@ -238,13 +246,20 @@ impl<R: Runtime> Handovers<R> {
         let sent = match sent_before(&order, &entitled)? {
             Some(sent) => sent,
             None => {
-                let sent = self
-                    .freeze_and_send(&asked, permit.claim.target, name)
-                    .await?;
+                let is_cold = asked.strategy == Strategy::Cold;
+                let sent = match is_cold {
+                    true => self.stop_and_send(&asked, &entitled, &permit).await?,
+                    false => {
+                        let to = permit.claim.target;
+                        self.freeze_and_send(&asked, to, name).await?
+                    }
+                };
                 self.records.save(&Record {
                     order,
                     role: Role::Source {
                         handed_over: Some(sent),
+                        is_stopped: was_stopped(&entitled),
+                        is_held: is_cold,
                     },
                     permit: Some(permit),
                 })?;
@@ -282,9 +297,13 @@ impl<R: Runtime> Handovers<R> {
         let migration = order.migration;
         // Of a hand-over that was begun before, and failed.
         self.stop_giving_pages(migration);
-        self.ask_to_stand_by(order, to, strategy).await?;
+        let stand_by = StandBy {
+            strategy,
+            is_stopped: false,
+        };
+        self.ask_to_stand_by(order, to, stand_by).await?;
         let pages_to = match strategy {
-            Strategy::StopAndCopy | Strategy::PreCopy => None,
+            Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold => None,
             Strategy::PostCopy => Some(self.open_pages(order, to).await?),
         };
         let (sent_ahead, memory_ahead) = {
@@ -359,6 +378,104 @@ impl<R: Runtime> Handovers<R> {
         })
     }
 
+    /// A cold move: the container is stopped, if it runs, and what has changed of its files goes.
+    ///
+    /// A crash in here, once it is written down that it is held, leaves a container that is being
+    /// stopped or is stopped: asked again, it goes on from there, and `resume` starts it again if it
+    /// ran.
+    async fn stop_and_send(
+        &self,
+        asked: &HandOver,
+        entitled: &Entitled,
+        permit: &Permit,
+    ) -> Result<Sent, Problem> {
+        let HandOver {
+            order, within_ms, ..
+        } = asked;
+        let (name, to) = (&entitled.name, permit.claim.target);
+        let is_held = matches!(entitled.role(), Some(Role::Source { is_held: true, .. }));
+        let is_stopped = was_stopped(entitled);
+        if !is_held && self.runtime.is_stopped(name) != is_stopped {
+            return Err(cannot(match is_stopped {
+                true => format!(
+                    "`{name}` was stopped when its move began, and runs now; it is left as it is: ask for the move again"
+                ),
+                false => format!(
+                    "`{name}` ran when its move began, and is stopped now; it is left as it is: ask for the move again"
+                ),
+            }));
+        }
+        let stand_by = StandBy {
+            strategy: Strategy::Cold,
+            is_stopped,
+        };
+        self.ask_to_stand_by(order, to, stand_by).await?;
+        let sent_ahead = {
+            let mut leaving = lock(&self.leaving);
+            let leaving = leaving.entry(order.migration).or_default();
+            if leaving.called_off.is_cancelled() {
+                return Err(called_off());
+            }
+            leaving.steps.clear();
+            leaving.sent_ahead.take()
+        };
+        self.records.save(&Record {
+            order: order.clone(),
+            role: Role::Source {
+                handed_over: None,
+                is_stopped,
+                is_held: true,
+            },
+            permit: Some(permit.clone()),
+        })?;
+        let zero = Instant::now();
+        lock(&self.leaving)
+            .entry(order.migration)
+            .or_default()
+            .frozen
+            .get_or_insert(zero);
+        let mapped = self.runtime.mapped(name).map_err(cannot)?;
+        let (stopped, stopping) = timed(zero, "stopping it", self.runtime.stop(name)).await;
+        stopped.map_err(cannot)?;
+        // All of it is looked at: what is written to in memory as it shuts down no watch tells, but
+        // the files' times do, which change with the first write to each.
+        let previous = sent_ahead.map(|sent| {
+            let mapped = sent.mapped.iter().chain(&mapped);
+            Previous::new(sent.manifest, Changes::Anywhere, mapped)
+        });
+        let difference = Sending {
+            stream: Stream::Rootfs,
+            directory: self.runtime.rootfs(name),
+            previous,
+            pace: self.pace(order.migration, asked.bandwidth_bytes_per_s),
+        };
+        let (sent, sending) = timed(
+            zero,
+            "sending what has changed of its files",
+            unless(
+                stood_still_too_long(zero, *within_ms),
+                self.send(order, to, difference),
+            ),
+        )
+        .await;
+        let (rootfs_difference_bytes, _) = sent?;
+        // Nothing can start it but who goes out of their way; what that has written since is not
+        // with the target.
+        if !self.runtime.is_stopped(name) {
+            return Err(cannot(format!(
+                "`{name}` was started by somebody while its files went over"
+            )));
+        }
+        lock(&self.leaving)
+            .entry(order.migration)
+            .or_default()
+            .steps = vec![stopping, sending];
+        Ok(Sent {
+            rootfs_difference_bytes,
+            image_bytes: 0,
+        })
+    }
+
     /// Ends the giving out of pages, where there is any: CRIU lets go of the container then.
     pub(super) fn stop_giving_pages(&self, migration: MigrationId) {
         let pages = lock(&self.leaving)
@@ -374,11 +491,11 @@ impl<R: Runtime> Handovers<R> {
         &self,
         order: &Order,
         to: Party,
-        strategy: Strategy,
+        asked: StandBy,
     ) -> Result<(), Problem> {
         let (client, base) = self.peers.client(to, &order.target_address)?;
         let url = format!("{base}/v1/handovers/{}/stand-by", order.migration);
-        let asked = serde_json::to_vec(&StandBy { strategy }).map_err(|error| internal(&error))?;
+        let asked = serde_json::to_vec(&asked).map_err(|error| internal(&error))?;
         let asking = client
             .put(url)
             .header("Content-Type", "application/json")
@@ -609,9 +726,20 @@ fn called_off() -> Problem {
 /// What was sent already, if it was; an error where this edge is not the source.
 fn sent_before(order: &Order, entitled: &Entitled) -> Result<Option<Sent>, Problem> {
     match entitled.role() {
-        Some(Role::Source { handed_over }) => Ok(*handed_over),
+        Some(Role::Source { handed_over, .. }) => Ok(*handed_over),
         _ => Err(not_prepared(order)),
     }
+}
+
+/// Whether the container did not run when it was made ready.
+fn was_stopped(entitled: &Entitled) -> bool {
+    matches!(
+        entitled.role(),
+        Some(Role::Source {
+            is_stopped: true,
+            ..
+        })
+    )
 }
 
 /// An error with all that caused it.

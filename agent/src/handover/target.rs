@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carnet_api::agent::{
-    Done, MAKING_SURE, Order, PrepareTarget, Prepared, Restored, StandBy, TimedStep,
+    Described, Done, MAKING_SURE, Order, PrepareTarget, Prepared, Restored, StandBy, TimedStep,
 };
 use carnet_api::tls::Peer;
 use carnet_api::v1::Problem;
@@ -77,6 +77,7 @@ impl<R: Runtime> Handovers<R> {
         let prepared = Prepared {
             post_copy_problems: self.runtime.post_copy_problems().await,
             pre_copy_problems: self.runtime.pre_copy_problems(&container).await,
+            live_problems: self.runtime.live_problems(container.memory_bytes).await,
         };
         match entitled.role() {
             // By half: from the beginning.
@@ -135,7 +136,11 @@ impl<R: Runtime> Handovers<R> {
         };
         self.records.save(&Record {
             role: Role::Target {
-                container,
+                // It may have been asked to make ready twice, and this is from the last time.
+                container: Described {
+                    is_stopped: asked.is_stopped,
+                    ..container
+                },
                 progress,
                 strategy: Some(asked.strategy),
             },
@@ -195,6 +200,16 @@ impl<R: Runtime> Handovers<R> {
         }
         // The hand-over may have gone on, or ended, meanwhile.
         let (record, name) = self.expected(migration, peer)?;
+        if let (
+            Stream::Images,
+            Role::Target {
+                strategy: Some(Strategy::Cold),
+                ..
+            },
+        ) = (stream, &record.role)
+        {
+            return Err(not_prepared(&record.order));
+        }
         let directory = match stream {
             Stream::Rootfs => self.runtime.rootfs(&name),
             Stream::MemoryAhead | Stream::Images => self.runtime.images(&name),
@@ -388,7 +403,12 @@ impl<R: Runtime> Handovers<R> {
             self.records.save(&record(Progress::Restored))?;
         }
         let ready = Instant::now();
-        if let Err(error) = self.runtime.start(name).await {
+        let is_cold = *strategy == Some(Strategy::Cold);
+        let started = match is_cold {
+            true => self.runtime.boot(name, !container.is_stopped).await,
+            false => self.runtime.start(name).await,
+        };
+        if let Err(error) = started {
             if self.runtime.has_started(name) {
                 // It may run, so that this must not read as if it did not.
                 return Err(internal(&error));
@@ -406,7 +426,11 @@ impl<R: Runtime> Handovers<R> {
             }
         }
         steps.push(timed_step(runs, MAKING_SURE, arrived, ready));
-        steps.push(timed_step(runs, "letting it run", ready, runs));
+        let last = match is_cold {
+            true => "starting it",
+            false => "letting it run",
+        };
+        steps.push(timed_step(runs, last, ready, runs));
         Ok(Restored {
             running_ms: runs.elapsed().as_secs_f64() * 1e3,
             steps,
@@ -433,7 +457,7 @@ impl<R: Runtime> Handovers<R> {
                 Err("memory of it was lost on its way, and it was killed".to_owned())
             }
             // All of it was here before it ran.
-            (_, None | Some(Strategy::StopAndCopy | Strategy::PreCopy)) => Ok(()),
+            (_, None | Some(Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold)) => Ok(()),
             (_, Some(Strategy::PostCopy)) => self
                 .runtime
                 .settle(name)

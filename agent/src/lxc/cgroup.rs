@@ -10,6 +10,30 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How often the kernel is asked whether it is done.
 const INTERVAL: Duration = Duration::from_millis(1);
 
+/// What a container's first process does something about: other signals are nothing to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hears {
+    /// What LXC asks a container by to shut down.
+    pub lxc: bool,
+    /// SIGTERM, as programs do that are not made to be a container's first process.
+    pub terminate: bool,
+}
+
+impl Hears {
+    /// By the masks of the signals that a process catches and that it blocks.
+    fn of(caught: u64, blocked: u64) -> Self {
+        const SIGTERM: u32 = 15;
+        const SIGPWR: u32 = 30;
+        /// SIGRTMIN + 3: systemd waits for it in place of catching it.
+        const HALT: u32 = 37;
+        let holds = |mask: u64, signal: u32| mask & (1 << (signal - 1)) != 0;
+        Self {
+            lxc: holds(blocked, HALT) || holds(caught | blocked, SIGPWR),
+            terminate: holds(caught, SIGTERM),
+        }
+    }
+}
+
 /// The cgroup of a container's processes.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
@@ -50,6 +74,16 @@ impl Cgroup {
                 numbers.next() == Some("1") && numbers.next().is_some()
             })
         })
+    }
+
+    /// What the process `pid` hears of being told to end.
+    pub fn hears(&self, pid: u32) -> Hears {
+        let mask = |key| {
+            let mask = status(pid, key);
+            mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+                .unwrap_or(0)
+        };
+        Hears::of(mask("SigCgt:"), mask("SigBlk:"))
     }
 
     /// Whether somebody holds one of its processes by ptrace, as CRIU does.
@@ -141,7 +175,12 @@ fn status(pid: u32, key: &str) -> Option<String> {
 
 /// Whether `condition` came true in time.
 pub async fn wait_until(condition: impl Fn() -> bool) -> bool {
-    let deadline = tokio::time::Instant::now() + LIMIT;
+    wait_until_within(LIMIT, condition).await
+}
+
+/// Whether `condition` came true within `limit`.
+pub async fn wait_until_within(limit: Duration, condition: impl Fn() -> bool) -> bool {
+    let deadline = tokio::time::Instant::now() + limit;
     while !condition() {
         if tokio::time::Instant::now() >= deadline {
             return false;
@@ -149,4 +188,28 @@ pub async fn wait_until(condition: impl Fn() -> bool) -> bool {
         tokio::time::sleep(INTERVAL).await;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_process_is_told_to_end_by_what_it_hears() {
+        let (term, power, halt) = (1 << 14, 1 << 29, 1 << 36);
+        for (caught, blocked, lxc, terminate) in [
+            // As systemd waits for it.
+            (0, halt, true, false),
+            (term, halt, true, true),
+            (power, 0, true, false),
+            (0, power, true, false),
+            (term, 0, false, true),
+            // It does not end a container's first process, unless that catches it.
+            (0, term, false, false),
+            (!(term | power), !(term | power | halt), false, false),
+        ] {
+            let hears = Hears { lxc, terminate };
+            assert_eq!(Hears::of(caught, blocked), hears, "{caught:x} {blocked:x}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod claim;
+mod cold;
 pub mod criu;
 pub mod definition;
 pub mod guard;
@@ -56,6 +57,8 @@ pub struct LxcRuntime {
 #[derive(Debug, Clone, Default)]
 struct Problems {
     all: Vec<String>,
+    /// In all but cold ones.
+    live: Vec<String>,
     /// In those whose memory follows.
     post_copy: Vec<String>,
     /// In those whose memory goes ahead from here.
@@ -104,7 +107,8 @@ impl LxcRuntime {
     }
 
     fn is_defined(name: &ContainerName) -> bool {
-        Self::directory(name).join("config").exists()
+        let directory = Self::directory(name);
+        directory.join("config").exists() || cold::held(&directory).exists()
     }
 
     fn definition(name: &ContainerName) -> Done<Definition> {
@@ -185,7 +189,8 @@ impl LxcRuntime {
             return problems.clone();
         }
         let problems = Problems {
-            all: Self::find_problems().await,
+            all: Self::find_problems(),
+            live: Self::find_live_problems().await,
             post_copy: criu::post_copy_problems().await,
             pre_copy: criu::pre_copy_problems().await,
         };
@@ -193,7 +198,7 @@ impl LxcRuntime {
         problems
     }
 
-    async fn find_problems() -> Vec<String> {
+    fn find_problems() -> Vec<String> {
         let mut problems = Vec::new();
         if !nix::unistd::geteuid().is_root() {
             problems.push("the agent does not run as root".to_owned());
@@ -205,13 +210,23 @@ impl LxcRuntime {
         }
         for (program, package) in [
             ("lxc-info", "lxc"),
-            ("lxc-checkpoint", "lxc"),
             ("ip", "iproute2"),
             ("arping", "iputils-arping"),
         ] {
             if which(program).is_none() {
                 problems.push(format!("{program} is missing: apt install {package}"));
             }
+        }
+        problems
+    }
+
+    async fn find_live_problems() -> Vec<String> {
+        let mut problems = Vec::new();
+        if which("lxc-checkpoint").is_none() {
+            problems.push("lxc-checkpoint is missing: apt install lxc".to_owned());
+        }
+        if !is_in_memory() {
+            problems.push(not_in_memory());
         }
         if which("criu").is_none() {
             problems.push("criu is missing: apt install criu".to_owned());
@@ -230,6 +245,17 @@ fn announce(pid: u32, network: definition::Network) {
             tracing::debug!(%error, "a container was not announced");
         }
     });
+}
+
+/// Whether memory images would be on tmpfs: they must not reach a disk.
+fn is_in_memory() -> bool {
+    let images = Path::new(IMAGES);
+    let there = images.ancestors().find(|path| path.exists());
+    there.is_some_and(room::is_in_memory)
+}
+
+fn not_in_memory() -> String {
+    format!("{IMAGES} is not on tmpfs; memory images must not reach a disk: mount a tmpfs at /run")
 }
 
 /// Where a program is, if it is anywhere in `PATH`.
@@ -295,6 +321,12 @@ impl Runtime for LxcRuntime {
         self.found_out().await.all
     }
 
+    async fn live_problems(&self, memory_bytes: u64) -> Vec<String> {
+        let mut problems = self.found_out().await.live;
+        problems.extend(room::memory_shortage(memory_bytes));
+        problems
+    }
+
     async fn post_copy_problems(&self) -> Vec<String> {
         self.found_out().await.post_copy
     }
@@ -306,22 +338,18 @@ impl Runtime for LxcRuntime {
     }
 
     async fn describe(&self, name: &ContainerName) -> Done<Described> {
-        match Self::state(name) {
-            ContainerState::Running | ContainerState::Frozen => {}
-            ContainerState::Missing => {
+        let is_stopped = match Self::state(name) {
+            ContainerState::Running | ContainerState::Frozen => false,
+            ContainerState::Stopped => true,
+            ContainerState::Missing | ContainerState::Unknown => {
                 return Err(RuntimeError::Refused(format!(
                     "there is no container `{name}` on this edge"
                 )));
             }
-            ContainerState::Stopped | ContainerState::Unknown => {
-                return Err(RuntimeError::Refused(format!(
-                    "`{name}` is stopped; start it (lxc-start -n {name}), then move it"
-                )));
-            }
-        }
+        };
         let definition = Self::definition(name)?;
         let rootfs = self.rootfs(name);
-        let memory_bytes = Self::living_cgroup(name)?.resident_bytes();
+        let memory_bytes = Self::cgroup(name).map_or(0, |cgroup| cgroup.resident_bytes());
         let mut pre_copy_problems = self.found_out().await.pre_copy;
         pre_copy_problems.extend(room::for_images(memory_bytes));
         Ok(Described {
@@ -331,6 +359,9 @@ impl Runtime for LxcRuntime {
             rootfs_bytes: room::used_below(&rootfs),
             post_copy_problems: self.post_copy_problems().await,
             pre_copy_problems,
+            is_stopped,
+            // What it has in memory is there already.
+            live_problems: self.found_out().await.live,
         })
     }
 
@@ -345,7 +376,7 @@ impl Runtime for LxcRuntime {
             Ok(definition) => problems.extend(room::address_in_use(&definition.network)),
             Err(error) => problems.push(error.to_string()),
         }
-        problems.extend(room::shortage(container, Path::new(CONTAINERS)));
+        problems.extend(room::disk_shortage(container, Path::new(CONTAINERS)));
         if problems.is_empty() {
             Ok(())
         } else {
@@ -357,7 +388,6 @@ impl Runtime for LxcRuntime {
         let definition = read_definition(container)?;
         let rootfs = self.rootfs(name);
         fs::create_dir_all(&rootfs).map_err(RuntimeError::file(&rootfs))?;
-        self.make_images_directory(name)?;
         network::make(name, &host_interface(name), &definition.network).await?;
         self.define(name, &definition, None)
     }
@@ -367,7 +397,9 @@ impl Runtime for LxcRuntime {
     }
 
     fn mapped(&self, name: &ContainerName) -> Done<Vec<Mapped>> {
-        Ok(mapped::files(&Self::living_cgroup(name)?.processes()))
+        // One that does not run writes to nothing.
+        let cgroup = Self::cgroup(name);
+        Ok(cgroup.map_or_else(Vec::new, |cgroup| mapped::files(&cgroup.processes())))
     }
 
     fn images(&self, name: &ContainerName) -> PathBuf {
@@ -425,7 +457,7 @@ impl Runtime for LxcRuntime {
         // This dump begins to count anew what is written to: another has to be of all.
         let dumps_ahead = match (std::mem::take(&mut underway.dumps_ahead), strategy) {
             (dumps, Strategy::PreCopy) => dumps,
-            (_, Strategy::StopAndCopy | Strategy::PostCopy) => 0,
+            (_, Strategy::StopAndCopy | Strategy::PostCopy | Strategy::Cold) => 0,
         };
         if dumps_ahead == 0 {
             remove_directory(&self.images(name))?;
@@ -445,6 +477,7 @@ impl Runtime for LxcRuntime {
                     underway.page_server = Some(server.ended);
                     Some(Box::new(server.pages) as Pages)
                 }),
+            Strategy::Cold => Err("a cold move carries no memory".to_owned()),
         };
         // CRIU thaws the cgroup while it holds the processes itself, and freezes it again as its
         // last act: one that dies, or that still gives out memory, would let them run.
@@ -475,6 +508,9 @@ impl Runtime for LxcRuntime {
     async fn stand_by(&self, name: &ContainerName, strategy: Strategy) -> Done {
         let underway = self.underway(name);
         let mut underway = underway.lock().await;
+        if strategy == Strategy::Cold {
+            return standby::has_not_run(name).map_err(RuntimeError::Refused);
+        }
         self.begin(name, strategy, &mut underway).await
     }
 
@@ -490,6 +526,9 @@ impl Runtime for LxcRuntime {
             || underway.standby.as_ref().is_some_and(Standby::is_restored)
         {
             return Ok(());
+        }
+        if strategy == Strategy::Cold {
+            return standby::has_not_run(name).map_err(RuntimeError::Refused);
         }
         if strategy == Strategy::PostCopy && pages.is_none() {
             return Err(RuntimeError::Refused(format!(
@@ -564,6 +603,70 @@ impl Runtime for LxcRuntime {
         standby::has_started(name)
     }
 
+    fn is_stopped(&self, name: &ContainerName) -> bool {
+        Self::is_defined(name) && Self::is_over(name)
+    }
+
+    async fn stop(&self, name: &ContainerName) -> Done {
+        let underway = self.underway(name);
+        let _underway = underway.lock().await;
+        self.end(name).await
+    }
+
+    async fn boot(&self, name: &ContainerName, runs: bool) -> Done {
+        let underway = self.underway(name);
+        let _underway = underway.lock().await;
+        if !Self::is_defined(name) {
+            return Ok(());
+        }
+        let directory = Self::directory(name);
+        if cold::held(&directory).exists() {
+            match runs {
+                // Whoever held it may have died before it had ended, or before that was known.
+                true => self.end(name).await?,
+                false => remove_directory(&standby::directory(name))?,
+            }
+            cold::let_go(&directory)?;
+        }
+        if !Self::is_on_a_bridge(name)? {
+            self.define(name, &Self::definition(name)?, Some(self.bridge.clone()))?;
+        }
+        if !Self::is_over(name) {
+            standby::is_let_run(name).map_err(RuntimeError::Refused)?;
+            if runs {
+                cold::await_running(name).await?;
+            }
+            return standby::is_known_to_run(name).map_err(RuntimeError::Refused);
+        }
+        // It has run, and ended since.
+        if standby::is_known(name) && standby::has_run(name) {
+            return Ok(());
+        }
+        // LXC makes a network of its own, with an interface of the same name.
+        network::remove(name, &host_interface(name)).await?;
+        standby::is_let_run(name).map_err(RuntimeError::Refused)?;
+        if runs {
+            if let Err(problem) = cold::start(name).await {
+                if let Some(cgroup) = Self::cgroup(name) {
+                    let killed = cgroup.kill().await;
+                    killed.map_err(RuntimeError::file(cgroup.path()))?;
+                }
+                if !wait_until(|| Self::is_over(name)).await {
+                    return Err(RuntimeError::Refused(format!(
+                        "{problem}; and something of `{name}` runs still: see lxc-info -n {name}"
+                    )));
+                }
+                standby::has_failed(name).map_err(RuntimeError::Refused)?;
+                return Err(RuntimeError::Refused(problem));
+            }
+            let first = Self::cgroup(name).and_then(|cgroup| cgroup.first_process());
+            if let (Ok(definition), Some(pid)) = (Self::definition(name), first) {
+                announce(pid, definition.network);
+            }
+        }
+        standby::is_known_to_run(name).map_err(RuntimeError::Refused)
+    }
+
     async fn settle(&self, name: &ContainerName) -> Done {
         let underway = self.underway(name);
         let mut underway = underway.lock().await;
@@ -635,6 +738,30 @@ impl Runtime for LxcRuntime {
 }
 
 impl LxcRuntime {
+    /// Whether nothing of a container runs, and LXC knows it.
+    fn is_over(name: &ContainerName) -> bool {
+        Self::cgroup(name).is_none()
+    }
+
+    /// Holds a container, and shuts it down.
+    async fn end(&self, name: &ContainerName) -> Done {
+        cold::hold(&Self::directory(name))?;
+        if let Some(cgroup) = Self::cgroup(name) {
+            cold::shut_down(name, &cgroup, || Self::is_over(name)).await?;
+        }
+        // What is known is of the time before.
+        remove_directory(&standby::directory(name))
+    }
+
+    /// Whether its definition puts a container on a bridge; that of one that has only been
+    /// prepared does not.
+    fn is_on_a_bridge(name: &ContainerName) -> Done<bool> {
+        let path = Self::directory(name).join("config");
+        let text = fs::read_to_string(&path).map_err(RuntimeError::file(&path))?;
+        let mut keys = text.lines().filter_map(|line| line.split_once('='));
+        Ok(keys.any(|(key, _)| key.trim() == "lxc.net.0.link"))
+    }
+
     /// Writes a container's definition down, whole or not at all.
     fn define(
         &self,
@@ -672,6 +799,7 @@ impl LxcRuntime {
         }
         let definition = Self::definition(name)?;
         let host_interface = Self::host_interface(name).await?;
+        self.make_images_directory(name)?;
         if !network::namespace_path(name).exists() {
             network::make(name, &host_interface, &definition.network).await?;
         }
@@ -714,10 +842,7 @@ impl LxcRuntime {
         if room::is_in_memory(&images) {
             Ok(())
         } else {
-            Err(RuntimeError::Refused(format!(
-                "{} is not on tmpfs; memory images must not reach a disk: mount a tmpfs at /run",
-                images.display()
-            )))
+            Err(RuntimeError::Refused(not_in_memory()))
         }
     }
 }

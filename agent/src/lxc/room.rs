@@ -39,36 +39,39 @@ pub fn is_in_memory(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
 }
 
-/// What is missing for `container`, whose files go below `directory`.
-pub fn shortage(container: &Described, directory: &Path) -> Vec<String> {
-    let mut problems = Vec::new();
+/// What is missing for the files of `container`, which go below `directory`.
+pub fn disk_shortage(container: &Described, directory: &Path) -> Option<String> {
     match statvfs(directory) {
         Ok(found) => {
             let free = found.fragment_size() * found.blocks_available();
             let needed = container.rootfs_bytes + DISK_RESERVE;
-            if free < needed {
-                problems.push(format!(
+            (free < needed).then(|| {
+                format!(
                     "{} has {} MB free, and {} MB are needed",
                     directory.display(),
                     free >> 20,
                     needed >> 20
-                ));
-            }
+                )
+            })
         }
-        Err(error) => problems.push(format!("{}: {error}", directory.display())),
+        Err(error) => Some(format!("{}: {error}", directory.display())),
     }
+}
+
+/// What is missing for a container to come with so much in memory.
+pub fn memory_shortage(memory_bytes: u64) -> Option<String> {
     // The images lie in memory beside the restored processes.
-    let needed = container.memory_bytes * 2;
+    let needed = memory_bytes.saturating_mul(2);
     match crate::utilization::free_memory_bytes() {
-        Ok(free) if free < needed => problems.push(format!(
-            "{} MB of memory are free, and {} MB are needed",
-            free >> 20,
-            needed >> 20
-        )),
-        Ok(_) => {}
-        Err(error) => problems.push(error.to_string()),
+        Ok(free) => (free < needed).then(|| {
+            format!(
+                "{} MB of memory are free, and {} MB are needed",
+                free >> 20,
+                needed >> 20
+            )
+        }),
+        Err(error) => Some(error.to_string()),
     }
-    problems
 }
 
 /// What is missing for the images of so much memory to lie here, and for what is written to
@@ -101,11 +104,16 @@ pub fn address_in_use(network: &Network) -> Option<String> {
         .ok()?
         .flatten()
         .find(|entry| {
-            fs::read_to_string(entry.path().join("config")).is_ok_and(|config| {
-                config
-                    .lines()
-                    .any(|line| line.replace(' ', "").starts_with(&written.replace(' ', "")))
-            })
+            let directory = entry.path();
+            // One that is held comes back with its address.
+            [directory.join("config"), super::cold::held(&directory)]
+                .into_iter()
+                .filter_map(|path| fs::read_to_string(path).ok())
+                .any(|config| {
+                    config
+                        .lines()
+                        .any(|line| line.replace(' ', "").starts_with(&written.replace(' ', "")))
+                })
         })
         .map(|entry| {
             format!(

@@ -101,6 +101,29 @@ pub fn has_started(name: &ContainerName) -> bool {
     !directory.exists() || directory.join("started").exists()
 }
 
+/// Whether anything is known of what became of the container here.
+pub fn is_known(name: &ContainerName) -> bool {
+    directory(name).exists()
+}
+
+/// Remembers that the container has not run, and forgets all else.
+///
+/// # Errors
+/// Where that cannot be written.
+pub fn has_not_run(name: &ContainerName) -> Result<(), String> {
+    let directory = directory(name);
+    let _ = fs::remove_dir_all(&directory);
+    make(&directory)
+}
+
+/// Remembers that the container is let run, where anything is known of it.
+///
+/// # Errors
+/// Where that cannot be written.
+pub fn is_let_run(name: &ContainerName) -> Result<(), String> {
+    is_so(name, "started")
+}
+
 /// Whether the container is known to have run.
 pub fn has_run(name: &ContainerName) -> bool {
     let directory = directory(name);
@@ -112,12 +135,24 @@ pub fn has_run(name: &ContainerName) -> bool {
 /// # Errors
 /// Where that cannot be written.
 pub fn is_known_to_run(name: &ContainerName) -> Result<(), String> {
+    is_so(name, "runs")
+}
+
+fn is_so(name: &ContainerName, file: &str) -> Result<(), String> {
     let directory = directory(name);
     if !directory.exists() {
         return Ok(());
     }
-    let path = directory.join("runs");
+    let path = directory.join(file);
     File::create(&path).map(drop).map_err(failed(&path))
+}
+
+fn make(directory: &Path) -> Result<(), String> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(failed(directory))
 }
 
 /// Remembers that the container was let run, and did not come to it.
@@ -151,11 +186,7 @@ impl Standby {
     pub async fn begin(begin: Begin<'_>) -> Result<Self, String> {
         let directory = directory(begin.name);
         let _ = fs::remove_dir_all(&directory);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .map_err(failed(&directory))?;
+        make(&directory)?;
         let write = |file: &str, text: &str| {
             let path = directory.join(file);
             OpenOptions::new()
@@ -170,7 +201,7 @@ impl Standby {
         write("criu", DOOR)?;
         write("hook", HOOK)?;
         let lazy = match begin.strategy {
-            Strategy::StopAndCopy | Strategy::PreCopy => "",
+            Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold => "",
             Strategy::PostCopy => LAZY,
         };
         // LXC passes CRIU no options of ours; CRIU reads them from here. The network is locked
@@ -184,7 +215,7 @@ impl Standby {
         )?;
         let (word, told) = fifos(&directory)?;
         let guard = match begin.strategy {
-            Strategy::StopAndCopy | Strategy::PreCopy => None,
+            Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold => None,
             Strategy::PostCopy => {
                 Some(Guard::start(begin.program, begin.name, &directory, begin.images).await?)
             }

@@ -79,7 +79,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// What keeps this edge from taking part in a migration; empty: nothing.
     fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
 
-    /// Checks that a container can move from here, and describes it for the target.
+    /// What keeps this edge from all moves but those with [`Strategy::Cold`], of a container that
+    /// has so much memory; empty: nothing.
+    fn live_problems(&self, memory_bytes: u64) -> impl Future<Output = Vec<String>> + Send;
+
+    /// Checks that a container, running or not, can move from here, and describes it for the
+    /// target.
     fn describe(&self, name: &ContainerName) -> impl Future<Output = Done<Described>> + Send;
 
     /// Checks that a described container can come here: its name and address are free, there is
@@ -154,7 +159,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// it follows.
     ///
     /// Done where it is ready, or runs, already; where it fails, nothing of it is there. What is
-    /// ready when this process ends never runs.
+    /// ready when this process ends never runs. With [`Strategy::Cold`] there is nothing to be made:
+    /// it is only known from here on that the container has not run.
     fn restore(
         &self,
         name: &ContainerName,
@@ -165,8 +171,25 @@ pub trait Runtime: Send + Sync + 'static {
     /// Puts a container that was restored on the network, if it is still there, and lets it run.
     fn start(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
 
-    /// Whether [`start`](Self::start) has let it run, whatever has become of it since.
+    /// Whether [`start`](Self::start) or [`boot`](Self::boot) has let it run, whatever has become of
+    /// it since.
     fn has_started(&self, name: &ContainerName) -> bool;
+
+    /// Whether nothing of a container runs that is here.
+    fn is_stopped(&self, name: &ContainerName) -> bool;
+
+    /// Shuts a container down, by force where it does not hear or takes too long. From before that
+    /// until [`boot`](Self::boot) nobody can start it here, neither by hand nor at the machine's
+    /// start.
+    fn stop(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+
+    /// A container that was stopped, or was prepared and has all its files, is one of this edge's
+    /// again: whoever may can start it. Where `runs`, that is done here, on the network; what has
+    /// been started since it was stopped, or prepared, is left alone.
+    ///
+    /// # Errors
+    /// Where it does not start; nothing of it runs then.
+    fn boot(&self, name: &ContainerName, runs: bool) -> impl Future<Output = Done> + Send;
 
     /// Waits until all memory of a container that was started with [`Strategy::PostCopy`] is here.
     ///

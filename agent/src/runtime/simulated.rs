@@ -23,6 +23,8 @@ use crate::tree::Mapped;
 /// ROOT/images/NAME/ahead-N/memory       its memory while it still ran, the Nth time
 /// ROOT/started/NAME                     it was restored, and has run since
 /// ROOT/problems                         what is said to be wrong with the edge, a line each
+/// ROOT/live-problems                    what is said to keep it from all but cold moves
+/// ROOT/cannot-start                     where it is there, nothing is started anew
 /// ```
 #[derive(Debug)]
 pub struct SimulatedRuntime {
@@ -74,6 +76,9 @@ struct Simulated {
     memory: String,
     /// It runs, and its memory is not here yet.
     memory_follows: bool,
+    /// It was stopped, and nobody can start it.
+    #[serde(default)]
+    is_held: bool,
 }
 
 impl Simulated {
@@ -82,6 +87,7 @@ impl Simulated {
             state,
             memory: memory.to_owned(),
             memory_follows: false,
+            is_held: false,
         }
     }
 }
@@ -141,6 +147,23 @@ impl SimulatedRuntime {
 
     fn started(&self, name: &ContainerName) -> PathBuf {
         self.root.join("started").join(name.as_str())
+    }
+
+    /// Remembers that it has run, or may have.
+    fn let_run(&self, name: &ContainerName) -> Done {
+        let started = self.started(name);
+        let directory = self.root.join("started");
+        fs::create_dir_all(&directory).map_err(RuntimeError::file(&directory))?;
+        fs::write(&started, "").map_err(RuntimeError::file(&started))
+    }
+
+    /// What is said in the file `name` to be wrong.
+    fn said(&self, name: &str) -> Vec<String> {
+        fs::read_to_string(self.root.join(name))
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     fn write_image(directory: &Path, image: &Image) -> Done {
@@ -239,24 +262,23 @@ impl Runtime for SimulatedRuntime {
     }
 
     async fn problems(&self) -> Vec<String> {
-        fs::read_to_string(self.root.join("problems"))
-            .unwrap_or_default()
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        self.said("problems")
+    }
+
+    async fn live_problems(&self, _memory_bytes: u64) -> Vec<String> {
+        self.said("live-problems")
     }
 
     async fn describe(&self, name: &ContainerName) -> Done<Described> {
         let simulated = self.load(name)?;
-        if simulated.state == ContainerState::Stopped {
-            return Err(RuntimeError::Refused(format!("`{name}` is stopped")));
-        }
         Ok(Described {
             description: serde_json::json!({ "simulated": true }),
             memory_bytes: simulated.memory.len() as u64,
             rootfs_bytes: 0,
             post_copy_problems: Vec::new(),
             pre_copy_problems: Vec::new(),
+            is_stopped: simulated.state == ContainerState::Stopped,
+            live_problems: self.live_problems(0).await,
         })
     }
 
@@ -359,6 +381,9 @@ impl Runtime for SimulatedRuntime {
                 });
                 Ok(Some(Box::new(near)))
             }
+            Strategy::Cold => Err(RuntimeError::Refused(
+                "a cold move carries no memory".to_owned(),
+            )),
         }
     }
 
@@ -395,6 +420,7 @@ impl Runtime for SimulatedRuntime {
                 let images = self.images(name);
                 Memory::Here(Self::read_image(&images, &images)?)
             }
+            (Strategy::Cold, _) => return Ok(()),
             (Strategy::PostCopy, Some(pages)) => Memory::Follows(pages),
             (Strategy::PostCopy, None) => {
                 return Err(RuntimeError::Refused(format!(
@@ -422,16 +448,12 @@ impl Runtime for SimulatedRuntime {
             Memory::Here(memory) => (memory, None),
             Memory::Follows(pages) => (String::new(), Some(pages)),
         };
-        let started = self.started(name);
-        let directory = self.root.join("started");
-        fs::create_dir_all(&directory).map_err(RuntimeError::file(&directory))?;
-        fs::write(&started, "").map_err(RuntimeError::file(&started))?;
+        self.let_run(name)?;
         self.save(
             name,
             &Simulated {
-                state: ContainerState::Running,
-                memory,
                 memory_follows: pages.is_some(),
+                ..Simulated::new(ContainerState::Running, &memory)
             },
         )?;
         if let Some(mut pages) = pages {
@@ -455,6 +477,50 @@ impl Runtime for SimulatedRuntime {
 
     fn has_started(&self, name: &ContainerName) -> bool {
         self.started(name).exists()
+    }
+
+    fn is_stopped(&self, name: &ContainerName) -> bool {
+        self.load(name)
+            .is_ok_and(|simulated| simulated.state == ContainerState::Stopped)
+    }
+
+    async fn stop(&self, name: &ContainerName) -> Done {
+        self.load(name)?;
+        let started = self.started(name);
+        match fs::remove_file(&started) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(RuntimeError::file(&started)(error));
+            }
+            _ => {}
+        }
+        self.save(
+            name,
+            &Simulated {
+                is_held: true,
+                ..Simulated::new(ContainerState::Stopped, "")
+            },
+        )
+    }
+
+    async fn boot(&self, name: &ContainerName, runs: bool) -> Done {
+        if !self.record(name).exists() {
+            return Ok(());
+        }
+        let simulated = self.load(name)?;
+        let is_over = self.has_started(name) || simulated.state == ContainerState::Running;
+        if is_over {
+            return Ok(());
+        }
+        let cannot = self.root.join("cannot-start");
+        if runs && cannot.exists() {
+            return Err(RuntimeError::Refused(format!("`{name}` does not start")));
+        }
+        self.let_run(name)?;
+        let state = match runs {
+            true => ContainerState::Running,
+            false => ContainerState::Stopped,
+        };
+        self.save(name, &Simulated::new(state, ""))
     }
 
     async fn settle(&self, name: &ContainerName) -> Done {

@@ -10,6 +10,7 @@
     clippy::indexing_slicing
 )]
 
+mod cold;
 mod course;
 mod ends;
 mod enrolment;

@@ -205,6 +205,7 @@ fn ask(scene: &Scene, caller: Caller, a_move: &Move, what: &str) -> u16 {
             .header(UPGRADE, "carnet-pages"),
         _ => client.put(url).json(&StandBy {
             strategy: a_move.strategy,
+            is_stopped: false,
         }),
     };
     scene.block_on(request.send()).unwrap().status().as_u16()

@@ -485,6 +485,8 @@ impl Scene {
                 rootfs_bytes: 0,
                 post_copy_problems: Vec::new(),
                 pre_copy_problems: Vec::new(),
+                is_stopped: false,
+                live_problems: Vec::new(),
             },
             strategy: Strategy::StopAndCopy,
             within_ms: None,

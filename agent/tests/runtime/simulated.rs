@@ -83,6 +83,8 @@ promises!(
     its_memory_is_given_out_and_it_runs_on,
     its_memory_is_dumped_while_it_runs,
     it_ends_and_comes_back_to_life_as_it_was,
+    it_is_stopped_and_started_anew,
+    it_comes_without_its_memory,
     what_is_not_there_is_not_there,
 );
 

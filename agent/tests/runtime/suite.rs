@@ -50,16 +50,20 @@ pub async fn all(runtime: &impl Runtime, container: &impl Inside) {
     its_memory_is_given_out_and_it_runs_on(runtime, container).await;
     its_memory_is_dumped_while_it_runs(runtime, container).await;
     it_ends_and_comes_back_to_life_as_it_was(runtime, container).await;
+    it_is_stopped_and_started_anew(runtime, container).await;
+    it_comes_without_its_memory(runtime, container).await;
     what_is_not_there_is_not_there(runtime, container).await;
 }
 
 pub async fn it_is_listed_and_described(runtime: &impl Runtime, container: &impl Inside) {
     let name = container.name();
     assert_eq!(runtime.problems().await, Vec::<String>::new());
+    assert_eq!(runtime.live_problems(1).await, Vec::<String>::new());
     assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
     container.remember("something");
     let described = runtime.describe(name).await.unwrap();
     assert!(described.memory_bytes > 0);
+    assert!(!described.is_stopped && !runtime.is_stopped(name));
     assert!(runtime.rootfs(name).is_dir());
     // Its place is taken.
     let refusal = runtime.check(name, &described).await.unwrap_err();
@@ -208,10 +212,10 @@ async fn it_moves_by(strategy: Strategy, runtime: &impl Runtime, container: &imp
     assert_eq!(state(runtime, name).await, Some(ContainerState::Stopped));
     runtime.check(name, &described).await.unwrap_err();
     // It does not run, and there is nothing to bring it to life from.
-    runtime.describe(name).await.unwrap_err();
+    assert!(runtime.describe(name).await.unwrap().is_stopped);
     runtime.freeze(name).await.unwrap_err();
     runtime.dump(name, STOP).await.unwrap_err();
-    for strategy in Strategy::ALL {
+    for strategy in [STOP, Strategy::PostCopy, Strategy::PreCopy] {
         runtime.restore(name, strategy, None).await.unwrap_err();
     }
     assert_eq!(state(runtime, name).await, Some(ContainerState::Stopped));
@@ -235,19 +239,72 @@ async fn it_moves_by(strategy: Strategy, runtime: &impl Runtime, container: &imp
     assert_eq!(container.recall(), "after the move");
 }
 
+pub async fn it_is_stopped_and_started_anew(runtime: &impl Runtime, container: &impl Inside) {
+    let name = container.name();
+    let file = runtime.rootfs(name).join("tmp/kept");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "kept").unwrap();
+    container.remember("lost");
+    // That it ran is for whoever stopped it to know.
+    for runs in [false, true] {
+        twice(|| runtime.stop(name)).await;
+        assert_eq!(state(runtime, name).await, Some(ContainerState::Stopped));
+        assert!(runtime.is_stopped(name));
+        assert!(runtime.mapped(name).unwrap().is_empty());
+        twice(|| runtime.boot(name, runs)).await;
+        assert_eq!(runtime.is_stopped(name), !runs);
+        let described = runtime.describe(name).await.unwrap();
+        assert_eq!(described.is_stopped, !runs);
+    }
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+    container.remember("anew");
+    assert_eq!(container.recall(), "anew");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    std::fs::remove_file(&file).unwrap();
+}
+
+pub async fn it_comes_without_its_memory(runtime: &impl Runtime, container: &impl Inside) {
+    const COLD: Strategy = Strategy::Cold;
+    let name = container.name();
+    for runs in [false, true] {
+        runtime.stop(name).await.unwrap();
+        runtime.boot(name, false).await.unwrap();
+        let described = runtime.describe(name).await.unwrap();
+        let mut rootfs = set_aside(&runtime.rootfs(name));
+        runtime.remove(name).await.unwrap();
+        twice(|| runtime.prepare(name, &described)).await;
+        put_back(&mut rootfs, &runtime.rootfs(name));
+        twice(|| runtime.stand_by(name, COLD)).await;
+        twice(|| runtime.restore(name, COLD, None)).await;
+        assert!(!runtime.has_started(name));
+        assert_eq!(state(runtime, name).await, Some(ContainerState::Stopped));
+        twice(|| runtime.boot(name, runs)).await;
+        // It may have been started by others since, where it was not started here.
+        assert!(runtime.has_started(name));
+        assert_eq!(runtime.is_stopped(name), !runs);
+        runtime.forget_images(name).await.unwrap();
+    }
+    assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
+    container.remember("anew");
+    assert_eq!(container.recall(), "anew");
+}
+
 pub async fn what_is_not_there_is_not_there(runtime: &impl Runtime, container: &impl Inside) {
     let name = ContainerName::new("carnet-suite-absent").unwrap();
     runtime.describe(&name).await.unwrap_err();
     runtime.placed_claim(&name).await.unwrap_err();
     runtime.freeze(&name).await.unwrap_err();
     runtime.dump_ahead(&name, true).await.unwrap_err();
-    for strategy in Strategy::ALL {
+    runtime.stop(&name).await.unwrap_err();
+    assert!(!runtime.is_stopped(&name));
+    for strategy in [STOP, Strategy::PostCopy, Strategy::PreCopy] {
         runtime.dump(&name, strategy).await.unwrap_err();
         runtime.restore(&name, strategy, None).await.unwrap_err();
     }
     // What undoes has nothing to do.
     runtime.thaw(&name).await.unwrap();
     runtime.start(&name).await.unwrap();
+    runtime.boot(&name, true).await.unwrap();
     runtime.forget_images(&name).await.unwrap();
     runtime.remove(&name).await.unwrap();
     assert_eq!(state(runtime, &name).await, None);

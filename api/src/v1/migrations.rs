@@ -13,12 +13,14 @@ pub struct CreateMigration {
     /// The name or id of a container.
     pub container: String,
     pub to: DestinationSpec,
-    /// How its memory goes over; absent: the best that its owner allows and the edges can.
+    /// How its memory goes over; absent: the best that its owner allows and the edges can, or `cold`
+    /// where it is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
     /// For how long it may stand still, in milliseconds. Where it would take longer, as far as can be
     /// told by the memory that it has and the rate at which its files went over, it is not frozen;
     /// where it does, and the move is not committed yet, it runs on at its source. The move fails.
+    /// Not with `cold`: nobody can tell how long a container takes to shut down and to start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_downtime_ms: Option<u64>,
@@ -44,6 +46,10 @@ pub enum Strategy {
     /// Ahead, while the container runs at the source, and while it stands still what it has written
     /// to since. Up to the end the source can go on. Needs a kernel that tells what is written to.
     PreCopy,
+    /// Not at all: the container is shut down, and started anew at the target. What it has in memory
+    /// and its connections are lost. Up to the commit the source can start it again. A container that
+    /// is stopped moves in this way, and stays stopped; one that runs does only where it is asked for.
+    Cold,
 }
 
 impl From<Strategy> for core::Strategy {
@@ -52,6 +58,7 @@ impl From<Strategy> for core::Strategy {
             Strategy::StopAndCopy => Self::StopAndCopy,
             Strategy::PostCopy => Self::PostCopy,
             Strategy::PreCopy => Self::PreCopy,
+            Strategy::Cold => Self::Cold,
         }
     }
 }
@@ -62,6 +69,7 @@ impl From<core::Strategy> for Strategy {
             core::Strategy::StopAndCopy => Self::StopAndCopy,
             core::Strategy::PostCopy => Self::PostCopy,
             core::Strategy::PreCopy => Self::PreCopy,
+            core::Strategy::Cold => Self::Cold,
         }
     }
 }

@@ -24,6 +24,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[command(after_help = "\
 The candidates are audited in turn, until one is permitted; the container moves there while it
 runs, and its established connections survive. If none is permitted, nothing is moved.
+A container that is stopped is moved as it is, and stays stopped. One that runs can be moved cold
+where that is asked for: it is shut down, and started anew at the target; what it has in memory and
+its connections are lost.
 Progress goes to standard error, the outcome to standard output. Ctrl-C ends the watching, not
 the migration; `carnet migration cancel` ends that.
 
@@ -31,6 +34,7 @@ Examples:
   carnet migrate App1 --to Edge3
   carnet migrate App1 --region B
   carnet migrate App1 --to Edge3 --strategy stop-and-copy
+  carnet migrate App1 --to Edge3 --strategy cold
   carnet migrate App1 --to Edge3 --max-downtime 500ms --bandwidth 40
   carnet migrate App1 --anywhere --json | jq -r .target_name
 
@@ -45,7 +49,8 @@ pub struct MigrateCommand {
     #[arg(long, value_enum)]
     strategy: Option<StrategyChoice>,
     /// Give it up before it is frozen, if it would stand still for longer, such as 500ms; and while
-    /// it is frozen, if it does and is not committed yet
+    /// it is frozen, if it does and is not committed yet. Not of a cold move: nobody can tell how
+    /// long a container takes to shut down and to start
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     max_downtime: Option<Duration>,
     /// Take no more of the link than this, in megabytes a second
@@ -68,6 +73,9 @@ enum StrategyChoice {
     /// Ahead while it runs, and what it wrote to since while it stands still; needs a kernel that
     /// tells what is written to
     PreCopy,
+    /// Not at all: it is shut down, and started anew at the target; its memory and its connections
+    /// are lost. What is stopped stays stopped
+    Cold,
 }
 
 impl From<StrategyChoice> for Strategy {
@@ -76,6 +84,7 @@ impl From<StrategyChoice> for Strategy {
             StrategyChoice::StopAndCopy => Self::StopAndCopy,
             StrategyChoice::PostCopy => Self::PostCopy,
             StrategyChoice::PreCopy => Self::PreCopy,
+            StrategyChoice::Cold => Self::Cold,
         }
     }
 }

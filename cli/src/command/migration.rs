@@ -53,9 +53,9 @@ const GIVE_UP_HELP: &str = "\
 `carnet migration show` says when a migration needs this, and what each of the two leads to.
 
 A target that is declared lost after the commit is not asked whether it still runs the container:
-the source goes on as it was when it was frozen. If the target is only cut off, there are two running
-copies until it can be reached, when its own is removed. That this is not so is your word, and the
-ledger keeps it.";
+the source goes on as it was when it was frozen or stopped. If the target is only cut off, there are
+two running copies until it can be reached, when its own is removed. That this is not so is your
+word, and the ledger keeps it.";
 
 /// Which edge is lost.
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ fn strategy(strategy: Strategy) -> &'static str {
         Strategy::StopAndCopy => "stop and copy",
         Strategy::PostCopy => "post-copy",
         Strategy::PreCopy => "pre-copy",
+        Strategy::Cold => "cold",
     }
 }
 

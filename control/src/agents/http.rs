@@ -402,7 +402,7 @@ impl Agents for HttpAgents {
             let request = Request {
                 method: Method::POST,
                 path: &order_path(order.order.migration, "source/hand-over"),
-                asked: "freeze the container and send its memory",
+                asked: "freeze or stop the container and send what is missing",
                 body: Some(order),
                 limit: None,
             };
@@ -435,9 +435,9 @@ impl Agents for HttpAgents {
                 "wait until all memory is there",
                 SETTLE_LIMIT,
             ),
-            Command::Release => ("source/release", "remove the frozen copy", ORDER_LIMIT),
+            Command::Release => ("source/release", "remove its copy", ORDER_LIMIT),
             Command::Clean => ("target/clean", "remove the memory images", ORDER_LIMIT),
-            Command::Resume => ("source/resume", "let the container run on", ORDER_LIMIT),
+            Command::Resume => ("source/resume", "let the container go on", ORDER_LIMIT),
             Command::Discard => ("target/discard", "remove what was sent", ORDER_LIMIT),
         };
         Box::pin(async move {

@@ -145,6 +145,15 @@ pub struct FreshReading {
     pub utilization: Option<Utilization>,
     /// What keeps the edge from taking a container now.
     pub problems: Vec<String>,
+    /// What keeps it from taking one but by a cold move.
+    pub live_problems: Vec<String>,
+}
+
+impl FreshReading {
+    /// All that is wrong with the edge.
+    pub fn all_problems(&self) -> Vec<String> {
+        [self.problems.clone(), self.live_problems.clone()].concat()
+    }
 }
 
 /// Reads an edge's utilization, and how long that took.
@@ -182,5 +191,6 @@ fn placed(reading: Reading, sent_at: UnixMillis) -> FreshReading {
     FreshReading {
         utilization,
         problems,
+        live_problems: reading.live_problems,
     }
 }

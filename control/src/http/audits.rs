@@ -55,7 +55,7 @@ pub(crate) async fn preview(
         let (utilization, problems, took) = if edge.enrolled {
             let (reading, took) = read(app.agents.as_ref(), &edge.endpoint, clock::now).await;
             match reading {
-                Ok(reading) => (reading.utilization, reading.problems, took),
+                Ok(reading) => (reading.utilization, reading.all_problems(), took),
                 Err(error) => (None, vec![error.to_string()], took),
             }
         } else {

@@ -141,6 +141,14 @@ fn terms(asked: &CreateMigration) -> Result<Terms, ApiError> {
     if !faults.is_empty() {
         return Err(ApiError::faults(faults));
     }
+    if let (Some(Strategy::Cold), Some(most)) = (asked.strategy, asked.max_downtime_ms) {
+        return Err(ApiError::fault(
+            "max_downtime_ms",
+            &most.to_string(),
+            "cannot be promised of a cold move: how long the container takes to shut down and to start is its own",
+            "nothing, with the strategy cold",
+        ));
+    }
     Ok(Terms {
         strategy: asked.strategy.map(Into::into),
         max_downtime_ms: asked.max_downtime_ms,
@@ -309,7 +317,7 @@ async fn list(
 }
 
 /// Asks for a move. The candidates are audited in turn, until one is permitted; the container
-/// then moves there while it runs.
+/// then moves there while it runs, or stays stopped where it is stopped.
 ///
 /// Answered at once with where the migration can be followed, or, with `wait`, when it has ended.
 #[utoipa::path(
@@ -531,9 +539,9 @@ fn too_late(migration: &Migration, phase: Phase) -> String {
 /// without. Asked again, nothing changes.
 ///
 /// After the commit, a target that is declared lost is not asked whether it still runs the container:
-/// the source goes on as it was when it was frozen, and what the container did since is lost. If the
-/// target is only cut off, there are two running copies until it can be reached; then it removes its
-/// own. Whoever declares it lost says that this is not so, and the ledger keeps who did.
+/// the source goes on as it was when it was frozen or stopped, and what the container did since is
+/// lost. If the target is only cut off, there are two running copies until it can be reached; then it
+/// removes its own. Whoever declares it lost says that this is not so, and the ledger keeps who did.
 #[utoipa::path(
     post, path = "/v1/migrations/{migration}/give-up", tag = "migrations",
     operation_id = "give_up_migration",

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use carnet_api::v1::{Attempt, AttemptOutcome, Reason, UtilizationReading};
+use carnet_api::v1::{Attempt, AttemptOutcome, ContainerState, Reason, UtilizationReading};
 use carnet_core::ledger::Decision;
-use carnet_core::migration::{Candidate, MigrationPlan, Subject};
+use carnet_core::migration::{COLD_IS_LEFT, Candidate, MigrationPlan, Strategy, Subject};
 use carnet_core::policy::{self, Element, Utilization, Verdict};
 
 use crate::agents::{Agents, read};
@@ -28,12 +28,14 @@ pub struct Audited {
 ///
 /// `name_taken` says that the edge has another container of that name. What only keeps the edge
 /// from taking the container now is told where the policy permits it; where it denies, that is
-/// what counts.
+/// what counts. What a cold move does not need keeps nothing from a move that `asked` says is to be
+/// one, nor from that of a container that is stopped.
 pub async fn audit(
     agents: &dyn Agents,
     max_reading_age_ms: u64,
     moving: &Moving,
     edge: &UsableEdge,
+    asked: Option<Strategy>,
     name_taken: bool,
 ) -> Audited {
     let mut problems = Vec::new();
@@ -43,7 +45,16 @@ pub async fn audit(
     if edge.enrolled {
         let (reading, took) = read(agents, &edge.endpoint, clock::now).await;
         let seen = EdgeSighting::of(edge.endpoint.edge, &reading);
-        problems.extend(seen.problems.iter().cloned());
+        match reading {
+            Ok(reading) => {
+                problems.extend(reading.problems);
+                if !reading.live_problems.is_empty() && !is_cold(agents, moving, asked).await {
+                    problems.extend(reading.live_problems);
+                    problems.push(COLD_IS_LEFT.to_owned());
+                }
+            }
+            Err(_) => problems.extend(seen.problems.iter().cloned()),
+        }
         utilization = seen.utilization;
         sighting = Some(seen);
         reading_took = took;
@@ -110,6 +121,20 @@ pub async fn audit(
         decision,
         plan,
         sighting,
+    }
+}
+
+/// Whether a move would be a cold one, as far as can be told before its edges make ready: it is
+/// asked for, or the container is stopped, which its agent is asked then.
+async fn is_cold(agents: &dyn Agents, moving: &Moving, asked: Option<Strategy>) -> bool {
+    match asked {
+        Some(asked) => asked == Strategy::Cold,
+        None => {
+            let there = agents.containers(&moving.source).await.unwrap_or_default();
+            there.iter().any(|container| {
+                container.name == moving.name && container.state == ContainerState::Stopped
+            })
+        }
     }
 }
 

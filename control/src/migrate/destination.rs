@@ -35,7 +35,7 @@ pub fn draw(
     if candidates.is_empty() {
         return Err(ApiError::conflict(format!(
             "there is no edge to go to: `{}` is on `{}`, and you may use no other there",
-            moving.name, moving.edge_name
+            moving.name, moving.source.name
         )));
     }
     let mut random = rand::rngs::OsRng.unwrap_err();

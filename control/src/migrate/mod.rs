@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use carnet_api::v1::{Attempt, DestinationSpec, Sending};
 use carnet_core::ids::{AccountId, ContainerId, MigrationId};
-use carnet_core::migration::Phase;
+use carnet_core::migration::{Phase, Strategy};
 use carnet_core::permit::Part;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Notify, broadcast, watch};
@@ -264,7 +264,7 @@ impl Migrations {
         let (moving, candidates) = self.parts.candidates(container, to).await??;
         let audits: Vec<_> = candidates
             .iter()
-            .map(|candidate| self.parts.audit(&moving, candidate))
+            .map(|candidate| self.parts.audit(&moving, candidate, None))
             .collect();
         let audited: Vec<Result<Audited, StoreError>> =
             stream::iter(audits).buffered(AT_A_TIME).collect().await;
@@ -333,8 +333,14 @@ impl Parts {
         Ok(destination::draw(&moving, usable, to).map(|candidates| (moving, candidates)))
     }
 
-    /// Audits one candidate with its utilization as it is now.
-    async fn audit(&self, moving: &Moving, candidate: &UsableEdge) -> Result<Audited, StoreError> {
+    /// Audits one candidate with its utilization as it is now, for a move by the strategy that was
+    /// asked for.
+    async fn audit(
+        &self,
+        moving: &Moving,
+        candidate: &UsableEdge,
+        asked: Option<Strategy>,
+    ) -> Result<Audited, StoreError> {
         let taken = self
             .store
             .name_is_taken(candidate.endpoint.edge, moving)
@@ -344,6 +350,7 @@ impl Parts {
             self.max_reading_age_ms,
             moving,
             candidate,
+            asked,
             taken,
         )
         .await;

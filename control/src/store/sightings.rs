@@ -42,16 +42,19 @@ impl EdgeSighting {
                 problems: vec![error.to_string()],
                 utilization: None,
             },
-            Ok(reading) => Self {
-                edge,
-                health: if reading.problems.is_empty() && reading.utilization.is_some() {
-                    HealthState::Healthy
-                } else {
-                    HealthState::Degraded
-                },
-                problems: reading.problems.clone(),
-                utilization: reading.utilization,
-            },
+            Ok(reading) => {
+                let problems = reading.all_problems();
+                Self {
+                    edge,
+                    health: if problems.is_empty() && reading.utilization.is_some() {
+                        HealthState::Healthy
+                    } else {
+                        HealthState::Degraded
+                    },
+                    problems,
+                    utilization: reading.utilization,
+                }
+            }
         }
     }
 }

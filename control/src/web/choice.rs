@@ -112,6 +112,7 @@ pub(super) fn stalls(moves: &[Migration]) -> Vec<String> {
         (Strategy::StopAndCopy, "Stop and copy"),
         (Strategy::PostCopy, "Post-copy"),
         (Strategy::PreCopy, "Pre-copy"),
+        (Strategy::Cold, "Cold"),
     ];
     ways.into_iter()
         .filter_map(|(strategy, told)| {

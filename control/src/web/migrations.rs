@@ -3,8 +3,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use carnet_api::v1::{
-    Attempt, AttemptOutcome, CreateAudit, CreateMigration, DestinationSpec, LedgerEntry, Migration,
-    MigrationState, NeedsOperator, Reason, Role, StallPlace, Strategy,
+    Attempt, AttemptOutcome, ContainerState, CreateAudit, CreateMigration, DestinationSpec,
+    LedgerEntry, Migration, MigrationState, NeedsOperator, Reason, Role, StallPlace, Strategy,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -254,6 +254,7 @@ fn strategy(strategy: Strategy) -> &'static str {
         Strategy::StopAndCopy => "stop and copy",
         Strategy::PostCopy => "post-copy",
         Strategy::PreCopy => "pre-copy",
+        Strategy::Cold => "cold",
     }
 }
 
@@ -406,6 +407,8 @@ struct MovePage {
     name: String,
     edge: String,
     allow_post_copy: bool,
+    /// It was seen stopped.
+    is_stopped: bool,
     regions: Vec<String>,
     /// The edges that could be gone to, the best first, once it was asked.
     attempts: Option<Vec<AttemptRow>>,
@@ -444,6 +447,7 @@ impl TypedTerms {
             "stop_and_copy" => Some(Strategy::StopAndCopy),
             "post_copy" => Some(Strategy::PostCopy),
             "pre_copy" => Some(Strategy::PreCopy),
+            "cold" => Some(Strategy::Cold),
             _ => None,
         }
     }
@@ -490,6 +494,7 @@ async fn move_page(
         name: container.name,
         edge: container.edge_name,
         allow_post_copy: container.allow_post_copy,
+        is_stopped: container.state == ContainerState::Stopped,
         regions: regions(app, caller).await?,
         attempts: None,
         more: 0,

@@ -113,6 +113,7 @@ impl Agents for FakeAgents {
                 age_ms: fake.age_ms,
             }),
             problems: fake.problems.clone(),
+            live_problems: Vec::new(),
         })
     }
 
@@ -170,6 +171,8 @@ impl Agents for FakeAgents {
                 rootfs_bytes: 1 << 24,
                 post_copy_problems: Vec::new(),
                 pre_copy_problems: Vec::new(),
+                is_stopped: false,
+                live_problems: Vec::new(),
             })
             .await
         })

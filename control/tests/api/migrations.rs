@@ -1,6 +1,6 @@
 //! Moves as they are asked for, followed and listed.
 
-use carnet_api::v1::{AttemptOutcome, Migration, MigrationState, Role};
+use carnet_api::v1::{AttemptOutcome, Migration, MigrationState, Role, Strategy};
 use carnet_core::ids::EdgeId;
 use serde_json::{Value, json};
 
@@ -587,4 +587,34 @@ async fn an_administrator_gives_up_on_an_edge_that_is_lost() {
             .await
             .problem(422, "unfit-body");
     }
+}
+
+#[tokio::test]
+async fn a_cold_move_is_made_where_it_is_asked_for_and_no_downtime_is_promised() {
+    let People { plane, ann, .. } = people().await;
+    let body = |most: Option<u64>| {
+        let mut body = json!({"container": "web", "to": {"edge": "south"}, "strategy": "cold"});
+        if let Some(most) = most {
+            body["max_downtime_ms"] = json!(most);
+        }
+        body
+    };
+    let refused = plane.post(&ann, "/v1/migrations", body(Some(60_000))).await;
+    let fault = refused.json(422)["faults"][0].clone();
+    assert_eq!(fault["place"], "max_downtime_ms");
+    let told = fault["problem"].as_str().unwrap();
+    assert!(told.contains("cannot be promised of a cold move"), "{told}");
+    let moved: Migration = plane
+        .post(&ann, "/v1/migrations?wait=10", body(None))
+        .await
+        .read(200);
+    assert_eq!(moved.state, MigrationState::Completed);
+    let chosen = moved.strategy.unwrap();
+    assert_eq!(chosen.strategy, Strategy::Cold);
+    assert!(
+        chosen.reason.contains("its connections are lost"),
+        "{}",
+        chosen.reason
+    );
+    assert_eq!(moved.expected_downtime_ms, None);
 }

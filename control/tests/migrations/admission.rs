@@ -216,6 +216,7 @@ async fn without_a_reading_what_asks_for_one_is_denied() {
         let nothing = Reading {
             utilization: None,
             problems: vec!["/proc is gone".to_owned()],
+            live_problems: Vec::new(),
         };
         plane.edges.set_reading(target, nothing);
         target
@@ -244,6 +245,7 @@ async fn a_reading_that_is_too_old_counts_as_none() {
             let reading = Reading {
                 utilization: Some(utilization),
                 problems: Vec::new(),
+                live_problems: Vec::new(),
             };
             plane.edges.set_reading(target, reading);
             target

@@ -123,6 +123,10 @@ async fn an_edges_health_has_a_since_that_changes_only_with_it() {
     after("lacking", HealthState::Degraded, &["no bridge"], true).await;
     plane.edges.set_reading(edge, lacking("no CRIU"));
     after("lacking else", HealthState::Degraded, &["no CRIU"], false).await;
+    let mut cold_only = reading(1_000, 2_000);
+    cold_only.live_problems = vec!["CRIU too old".to_owned()];
+    plane.edges.set_reading(edge, cold_only);
+    after("cold only", HealthState::Degraded, &["CRIU too old"], false).await;
     plane.edges.set_reachable(edge, false);
     let silent =
         "asked edge `edge` (edge:1) to read its utilization: no answer: the connection broke";
@@ -134,6 +138,7 @@ async fn an_edges_health_has_a_since_that_changes_only_with_it() {
     let nothing = Reading {
         utilization: None,
         problems: Vec::new(),
+        live_problems: Vec::new(),
     };
     plane.edges.set_reading(edge, nothing);
     after("no reading", HealthState::Degraded, &[], true).await;

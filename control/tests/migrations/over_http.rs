@@ -316,6 +316,8 @@ async fn everything_is_asked_at_its_own_path() {
             rootfs_bytes: 2,
             post_copy_problems: Vec::new(),
             pre_copy_problems: Vec::new(),
+            is_stopped: true,
+            live_problems: vec!["no CRIU".to_owned()],
         },
     };
     // What `{}` answers is of no matter here.

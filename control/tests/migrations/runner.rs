@@ -104,7 +104,7 @@ async fn what_an_edge_does_not_do_is_told_until_it_does() {
     assert_eq!(waiting.state, MigrationState::Releasing);
     assert_eq!(
         waiting.waiting_for.as_deref(),
-        Some("asked edge `source` (source:1) to remove the frozen copy: it cannot")
+        Some("asked edge `source` (source:1) to remove its copy: it cannot")
     );
     plane
         .edges

@@ -1,9 +1,10 @@
 //! How memory goes over: what is chosen, and what becomes of a move whose memory is lost.
 
-use carnet_api::v1::{MigrationState, StallPlace};
+use carnet_api::v1::{DestinationSpec, Migration, MigrationState, StallPlace};
+use carnet_core::ids::{ContainerId, EdgeId};
 use carnet_core::migration::{Strategy, Terms, expected_downtime_ms};
 
-use crate::edges::{Ask, BYTES_PER_S, MEMORY_AHEAD, MEMORY_BYTES};
+use crate::edges::{Ask, BYTES_PER_S, MEMORY_AHEAD, MEMORY_BYTES, Process};
 use crate::plane::Plane;
 
 /// The strategy that a source is told, and the reason that is shown.
@@ -27,10 +28,7 @@ async fn moved(allow: bool, terms: Terms, problem: Option<&str>) -> Plane {
         plane.edges.set_post_copy_problem(target, problem);
     }
     let mut new = plane
-        .new_migration(
-            container,
-            carnet_api::v1::DestinationSpec::Edge("target".to_owned()),
-        )
+        .new_migration(container, DestinationSpec::Edge("target".to_owned()))
         .await;
     new.terms = terms;
     let id = new.id;
@@ -64,7 +62,7 @@ async fn memory_goes_ahead_where_it_can_and_what_is_left_is_what_it_stands_still
     assert_eq!(migration.transferred.memory_ahead_bytes, MEMORY_AHEAD.bytes);
     let left = MEMORY_AHEAD.last_round_bytes;
     let expected = expected_downtime_ms(Strategy::PreCopy, left, Some(BYTES_PER_S));
-    assert_eq!(migration.expected_downtime_ms, Some(expected));
+    assert_eq!(migration.expected_downtime_ms, expected);
     assert!(left < MEMORY_BYTES);
 }
 
@@ -124,7 +122,7 @@ async fn a_container_that_would_stand_still_for_too_long_is_not_frozen() {
             true => Strategy::PostCopy,
             false => Strategy::StopAndCopy,
         };
-        let expected = expected_downtime_ms(strategy, MEMORY_BYTES, Some(BYTES_PER_S));
+        let expected = expected_downtime_ms(strategy, MEMORY_BYTES, Some(BYTES_PER_S)).unwrap();
         for (most, state) in [
             (expected, MigrationState::Completed),
             (expected - 1, MigrationState::Failed),
@@ -148,4 +146,144 @@ async fn a_container_that_would_stand_still_for_too_long_is_not_frozen() {
             );
         }
     }
+}
+
+/// Two edges, and a container at the source that runs, or is stopped.
+struct Two {
+    plane: Plane,
+    container: ContainerId,
+    source: EdgeId,
+    target: EdgeId,
+}
+
+impl Two {
+    async fn new(runs: bool) -> Self {
+        let plane = Plane::new().await;
+        let source = plane.edge("source").await;
+        let target = plane.edge("target").await;
+        let container = plane.container("web", source).await;
+        if !runs {
+            plane.edges.place(source, "web", Process::Stopped);
+        }
+        Self {
+            plane,
+            container,
+            source,
+            target,
+        }
+    }
+
+    /// No live move can be made from or to the edge of this name.
+    async fn without_criu(runs: bool, at: &str) -> Self {
+        let two = Self::new(runs).await;
+        let edge = match at {
+            "source" => two.source,
+            _ => two.target,
+        };
+        two.plane.edges.set_live_problem(edge, "no CRIU");
+        two
+    }
+
+    /// Moves it, and waits for the end.
+    async fn moved(&mut self, terms: Terms) -> Migration {
+        let to = DestinationSpec::Edge("target".to_owned());
+        let mut new = self.plane.new_migration(self.container, to).await;
+        new.terms = terms;
+        let id = new.id;
+        self.plane.store.create_migration(&new).await.unwrap();
+        self.plane.migrations().start(id);
+        self.plane.ended(id).await;
+        self.plane.newest_migration().await
+    }
+
+    fn strategies(&self) -> Vec<Strategy> {
+        self.plane.edges.strategies()
+    }
+
+    fn process(&self, edge: EdgeId) -> Option<Process> {
+        self.plane.edges.process(edge, "web")
+    }
+}
+
+fn by(asked: Option<Strategy>) -> Terms {
+    Terms {
+        strategy: asked,
+        ..Terms::default()
+    }
+}
+
+#[tokio::test]
+async fn a_cold_move_needs_no_criu_and_is_made_only_where_it_is_asked_for() {
+    for at in ["source", "target"] {
+        for asked in [None, Some(Strategy::StopAndCopy)] {
+            let mut two = Two::without_criu(true, at).await;
+            let migration = two.moved(by(asked)).await;
+            let told = match at {
+                // It has made ready, and nothing was sent.
+                "source" => {
+                    assert_eq!(migration.state, MigrationState::Failed);
+                    migration.failure.unwrap()
+                }
+                // It is not even asked to.
+                _ => {
+                    assert_eq!(migration.state, MigrationState::Denied);
+                    format!("{:?}", migration.attempts[0].outcome)
+                }
+            };
+            assert!(told.contains("no CRIU"), "{told}");
+            assert!(told.contains("--strategy cold"), "{told}");
+            assert_eq!(two.plane.edges.times(Ask::CopyAhead), 0);
+        }
+        let mut two = Two::without_criu(true, at).await;
+        let migration = two.moved(by(Some(Strategy::Cold))).await;
+        assert_eq!(migration.state, MigrationState::Completed, "{migration:?}");
+        assert_eq!(two.strategies(), [Strategy::Cold]);
+        let reason = migration.strategy.unwrap().reason;
+        assert!(reason.contains("lost"), "{reason}");
+        // It stood still, and nobody could tell for how long.
+        assert!(migration.stall_ms.is_some());
+        assert_eq!(migration.expected_downtime_ms, None);
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_is_stopped_is_moved_as_it_is() {
+    for at in ["source", "target"] {
+        for asked in [None, Some(Strategy::Cold)] {
+            let mut two = Two::without_criu(false, at).await;
+            let migration = two.moved(by(asked)).await;
+            assert_eq!(migration.state, MigrationState::Completed, "{migration:?}");
+            assert_eq!(two.strategies(), [Strategy::Cold]);
+            assert_eq!(two.process(two.target), Some(Process::Stopped));
+            assert_eq!(two.plane.edges.violations(), Vec::<String>::new());
+            // It did not stand still for the move.
+            assert_eq!(migration.stall_ms, None);
+            assert_eq!(migration.stall_steps, Vec::new());
+        }
+    }
+}
+
+/// It stands still anyway.
+#[tokio::test]
+async fn what_is_stopped_may_take_longer_than_is_accepted_of_what_runs() {
+    let mut two = Two::new(false).await;
+    let terms = Terms {
+        max_downtime_ms: Some(1),
+        ..Terms::default()
+    };
+    let migration = two.moved(terms).await;
+    assert_eq!(migration.state, MigrationState::Completed, "{migration:?}");
+    assert_eq!(two.process(two.target), Some(Process::Stopped));
+}
+
+#[tokio::test]
+async fn a_stopped_container_is_not_moved_in_a_way_that_needs_its_memory() {
+    let mut two = Two::new(false).await;
+    let migration = two.moved(by(Some(Strategy::StopAndCopy))).await;
+    assert_eq!(migration.state, MigrationState::Failed);
+    let failure = migration.failure.unwrap();
+    assert!(failure.contains("stop-and-copy was asked for"), "{failure}");
+    assert!(failure.contains("is stopped"), "{failure}");
+    assert_eq!(two.process(two.source), Some(Process::Stopped));
+    assert_eq!(two.plane.edges.times(Ask::CopyAhead), 0);
 }

@@ -229,6 +229,19 @@ async fn what_cannot_be_moved_says_why_on_the_page() {
         page.html
     );
 
+    // What a cold move costs is said where it is chosen.
+    let page = browser.get(&form).await;
+    assert!(
+        page.is(200).contains("started anew at the target (cold)"),
+        "{}",
+        page.html
+    );
+    assert!(
+        page.is(200).contains("its connections are lost"),
+        "{}",
+        page.html
+    );
+
     plane.change("UPDATE share_keys SET revoked_at = 1").await;
     let page = browser.fill(&form, &AUDIT.replace("{}", &id), &[]).await;
     assert!(
@@ -494,4 +507,21 @@ async fn a_move_that_has_not_been_committed_is_cancelled_by_its_owner() {
     let token = browser.get("/account").await.form_token();
     let page = browser.send(&cancel, &[("form_token", &token)]).await;
     assert_eq!(page.status, 303, "{}", page.html);
+}
+
+#[tokio::test]
+async fn a_cold_move_is_asked_for_on_the_page_and_the_page_says_what_it_was() {
+    let (plane, mover, mut browser, id) = app().await;
+    let form = MOVE.replace("{}", &id);
+    let cold = [("to", "edge:south"), ("strategy", "cold")];
+    let page = browser.fill(&form, &form, &cold).await;
+    let path = page.headers["location"].to_str().unwrap().to_owned();
+    let migration = migrations(&plane, &mover).await.remove(0);
+    plane.end_of(&mover, &migration).await;
+    let page = browser.get(&path).await;
+    assert!(
+        page.is(200).contains("cold: it was asked for"),
+        "{}",
+        page.html
+    );
 }

@@ -31,4 +31,4 @@ pub use downtime::{Terms, expected_downtime_ms, sent_within_ms};
 pub use plan::{Candidate, MigrationPlan, Subject};
 pub use state::{Cause, Effect, Event, Phase, State};
 pub use step::{Misplaced, RESTORE_ATTEMPTS, step};
-pub use strategy::{Choice, Circumstances, LITTLE_MEMORY_BYTES, Strategy, choose};
+pub use strategy::{COLD_IS_LEFT, Choice, Circumstances, LITTLE_MEMORY_BYTES, Strategy, choose};

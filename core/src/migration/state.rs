@@ -206,7 +206,8 @@ pub enum Effect<'a> {
     Prepare(&'a MigrationPlan),
     /// Source: send the root file system while the container runs.
     CopyAhead(&'a MigrationPlan),
-    /// Source: freeze, dump, send memory and the files' difference; target: verify them.
+    /// Source: freeze, dump, send memory and the files' difference, or stop it and send that; target:
+    /// verify them.
     HandOver(&'a MigrationPlan),
     /// Control plane: compare generation, revisions and grants, and raise the generation.
     /// In one transaction with the change of state.
@@ -223,7 +224,7 @@ pub enum Effect<'a> {
     /// Control plane: raise the generation with the source as the place. In one transaction
     /// with the change of state.
     TakeBack(&'a MigrationPlan),
-    /// Source: back on the network, thawed.
+    /// Source: back on the network, thawed; or started again, if it was stopped for the move.
     ResumeSource(&'a MigrationPlan),
     /// Target: remove what was prepared.
     DiscardTarget(&'a MigrationPlan),

@@ -13,10 +13,13 @@ pub enum Strategy {
     /// Ahead, while the container runs at the source, and while it stands still what it has written
     /// to since. Up to the end the source can go on.
     PreCopy,
+    /// Not at all: the container is stopped, or is shut down for it, and then it is started anew at
+    /// the target. What it had in memory and its connections are lost.
+    Cold,
 }
 
 impl Strategy {
-    pub const ALL: [Self; 3] = [Self::StopAndCopy, Self::PostCopy, Self::PreCopy];
+    pub const ALL: [Self; 4] = [Self::StopAndCopy, Self::PostCopy, Self::PreCopy, Self::Cold];
 
     /// Its name as it stands in JSON and on the command line.
     pub fn name(self) -> &'static str {
@@ -24,6 +27,7 @@ impl Strategy {
             Self::StopAndCopy => "stop_and_copy",
             Self::PostCopy => "post_copy",
             Self::PreCopy => "pre_copy",
+            Self::Cold => "cold",
         }
     }
 }
@@ -43,7 +47,15 @@ pub struct Circumstances {
     pub post_copy_problems: Vec<String>,
     /// What keeps either edge from [`Strategy::PreCopy`], in words.
     pub pre_copy_problems: Vec<String>,
+    /// The container does not run.
+    pub is_stopped: bool,
+    /// What keeps either edge from every strategy but [`Strategy::Cold`], in words.
+    pub live_problems: Vec<String>,
 }
+
+/// What is said where only [`Strategy::Cold`] is left, and it was not asked for: it is never chosen
+/// for a container that runs.
+pub const COLD_IS_LEFT: &str = "a cold move needs none of that, if you ask for it (--strategy cold): the container is shut down, and started anew at the target; what it has in memory and its connections are lost";
 
 /// A strategy, and why it is the one, in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +78,22 @@ pub fn choose(of: &Circumstances) -> Result<Choice, String> {
     let after = of.post_copy_problems.join("; ");
     let ahead = of.pre_copy_problems.join("; ");
     match of.asked {
+        None | Some(Strategy::Cold) if of.is_stopped => chosen(
+            Strategy::Cold,
+            "it is stopped: only its files go over, and it stays stopped at the target",
+        ),
+        Some(asked) if of.is_stopped => Err(format!(
+            "{} was asked for, and the container is stopped: it has no memory to go over. Ask for no strategy, and it is moved as it is, or start it before",
+            asked.name().replace('_', "-")
+        )),
+        Some(Strategy::Cold) => chosen(
+            Strategy::Cold,
+            "it was asked for: the container is shut down, and started anew at the target; what it had in memory and its connections are lost",
+        ),
+        _ if !of.live_problems.is_empty() => Err(format!(
+            "it cannot be moved while it runs: {}; {COLD_IS_LEFT}",
+            of.live_problems.join("; ")
+        )),
         Some(Strategy::StopAndCopy) => chosen(Strategy::StopAndCopy, "it was asked for"),
         Some(Strategy::PostCopy) if !of.allow_post_copy => Err(
             "post-copy was asked for, and the container's owner has not allowed it (allow_post_copy)"
@@ -130,7 +158,8 @@ mod tests {
         post_copy     forbidden *      *      *       refused        allow_post_copy
         pre_copy      *         *      ahead  *       pre_copy       asked
         pre_copy      *         *      -      *       refused        dirty
-        stop_and_copy *         *      *      *       stop_and_copy  asked";
+        stop_and_copy *         *      *      *       stop_and_copy  asked
+        cold          *         *      *      *       cold           asked";
 
     #[test]
     fn a_strategy_is_chosen_as_the_table_says() {
@@ -148,6 +177,7 @@ mod tests {
                     memory_bytes: LITTLE_MEMORY_BYTES - u64::from(!much),
                     post_copy_problems: problem(after, "no userfaultfd"),
                     pre_copy_problems: problem(ahead, "nothing tells what is dirty"),
+                    ..Circumstances::default()
                 };
                 let either = |word: &str, is: bool, yes: &str, no: &str| {
                     word == "*" || word == if is { yes } else { no }
@@ -178,6 +208,55 @@ mod tests {
                 met += 1;
             }
         }
-        assert_eq!(met, 4 * 16);
+        assert_eq!(met, 5 * 16);
+    }
+
+    /// What is asked for, whether it runs, whether CRIU can on both edges; then what comes of it,
+    /// and a word of the reason.
+    const COLD_TABLE: &str = "
+        -             stopped     able      cold           stays
+        -             stopped     unable    cold           stays
+        -             runs        unable    refused        --strategy
+        cold          stopped     able      cold           stays
+        cold          stopped     unable    cold           stays
+        cold          runs        able      cold           lost
+        cold          runs        unable    cold           lost
+        stop_and_copy stopped     able      refused        stopped
+        stop_and_copy stopped     unable    refused        stopped
+        stop_and_copy runs        unable    refused        criu
+        post_copy     stopped     able      refused        post-copy
+        post_copy     stopped     unable    refused        stopped
+        post_copy     runs        unable    refused        criu
+        pre_copy      stopped     able      refused        pre-copy
+        pre_copy      runs        unable    refused        criu";
+
+    #[test]
+    fn cold_is_for_what_is_stopped_and_for_who_asks_for_it() {
+        for line in COLD_TABLE.lines().filter(|line| !line.trim().is_empty()) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [asked, state, edges, expected, word] = words[..] else {
+                panic!("{line}");
+            };
+            let circumstances = Circumstances {
+                asked: Strategy::ALL
+                    .into_iter()
+                    .find(|strategy| strategy.name() == asked),
+                // Nothing of that makes a difference.
+                allow_post_copy: true,
+                memory_bytes: LITTLE_MEMORY_BYTES,
+                is_stopped: state == "stopped",
+                live_problems: match edges {
+                    "able" => Vec::new(),
+                    _ => vec!["criu is missing".to_owned()],
+                },
+                ..Circumstances::default()
+            };
+            let (chosen, reason) = match choose(&circumstances) {
+                Ok(choice) => (choice.strategy.name(), choice.reason),
+                Err(reason) => ("refused", reason),
+            };
+            assert_eq!(chosen, expected, "{line}");
+            assert!(reason.contains(word), "{line}: {reason}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use carnet_core::migration::{Effect, Event, Phase, Strategy};
 
-use crate::model::{Answer, Key, Order, Promises, World};
+use crate::model::{Answer, Key, Order, Process, Promises, World};
 use crate::run::Run;
 use crate::steps::plan;
 
@@ -88,9 +88,11 @@ fn explore(faults: u32, promises: Promises) -> (u128, Explored) {
     };
     // With pre-copy, as with stop-and-copy, all memory is there before the commit: the edges promise
     // the same.
-    let paths = [Strategy::StopAndCopy, Strategy::PostCopy]
-        .into_iter()
-        .map(|strategy| explorer.walk(&World::new(strategy), faults, 0))
+    let worlds = [Strategy::StopAndCopy, Strategy::PostCopy, Strategy::Cold].map(World::new);
+    let paths = worlds
+        .iter()
+        .chain([&World::stopped()])
+        .map(|world| explorer.walk(world, faults, 0))
         .sum();
     (paths, explorer.explored)
 }
@@ -111,6 +113,7 @@ impl Explorer {
         if let Some(name) = violated {
             let run = Run {
                 strategy: world.strategy,
+                is_stopped: world.was_stopped,
                 broken: None,
                 violates: Some(name.to_owned()),
                 events: self.events.clone(),
@@ -170,6 +173,9 @@ pub fn successors(world: &World, promises: Promises) -> Vec<(String, World, u32)
             let order = w.owed.remove(index);
             w.arrive(order, promises);
         });
+    }
+    if world.source.process == Process::Stopped {
+        own("somebody starts it at the source", 1, &World::start_by_hand);
     }
     if world.can_lose_memory() {
         own("memory is lost on its way", 1, &|w| w.lose_memory(promises));
@@ -311,8 +317,8 @@ fn every_invariant_holds_whatever_is_lost_repeated_late_or_killed() {
 fn without_faults_it_completes_or_is_denied() {
     let (paths, explored) = explore(0, Promises::ALL_KEPT);
     assert!(explored.violation.is_none());
-    // With either strategy.
-    assert_eq!(paths, 4);
+    // With each strategy, and a container that is stopped.
+    assert_eq!(paths, 8);
     assert_eq!(explored.ends.len(), 2);
 }
 
@@ -340,6 +346,12 @@ fn a_broken_promise_is_found_out() {
         ),
         ("compare_the_cancel", "what is cancelled is not committed"),
         ("keep_what_is_owed", "it ends as it says"),
+        (
+            "hold_what_is_stopped",
+            "nobody runs but where the control plane says",
+        ),
+        ("remember_that_it_ran", "it ends as it says"),
+        ("compare_the_state", "it ends as it says"),
     ] {
         let (name, run) = violation(promise).unwrap_or_else(|| panic!("{promise}: not found out"));
         assert_eq!(name, violated, "{promise}: {}", run.text());

@@ -35,12 +35,18 @@ pub enum Answer {
 pub enum Process {
     Running,
     Frozen,
+    /// It does not run, and whoever may can start it.
+    Stopped,
+    /// It was stopped for a cold move, and nobody can start it.
+    Held,
     Gone,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {
     pub process: Process,
+    /// It did not run when it was made ready.
+    pub prepared_stopped: bool,
     /// How the hand-over ended here, once it has.
     pub ended: Option<Order>,
 }
@@ -52,6 +58,8 @@ pub struct Target {
     pub running: bool,
     /// The container has run here: it may have answered clients.
     pub has_run: bool,
+    /// What the source has said of it: it is not to be started here.
+    pub stays_stopped: bool,
     /// All of its memory is here.
     pub settled: bool,
     /// Memory that was to follow never will be here.
@@ -82,6 +90,12 @@ pub struct Promises {
     pub compare_the_cancel: bool,
     /// What is to be done at an edge that was declared lost is kept until it is there again.
     pub keep_what_is_owed: bool,
+    /// Nobody can start at the source what was stopped there for a cold move.
+    pub hold_what_is_stopped: bool,
+    /// The source writes down whether it ran before it stops it.
+    pub remember_that_it_ran: bool,
+    /// What has been started, or has ended, since it was made ready is not handed over.
+    pub compare_the_state: bool,
 }
 
 impl Promises {
@@ -93,6 +107,9 @@ impl Promises {
         wait_for_memory: true,
         compare_the_cancel: true,
         keep_what_is_owed: true,
+        hold_what_is_stopped: true,
+        remember_that_it_ran: true,
+        compare_the_state: true,
     };
 
     /// All but the one of this name, which is its field's; `None` where there is no such promise.
@@ -106,6 +123,9 @@ impl Promises {
             "wait_for_memory" => &mut promises.wait_for_memory,
             "compare_the_cancel" => &mut promises.compare_the_cancel,
             "keep_what_is_owed" => &mut promises.keep_what_is_owed,
+            "hold_what_is_stopped" => &mut promises.hold_what_is_stopped,
+            "remember_that_it_ran" => &mut promises.remember_that_it_ran,
+            "compare_the_state" => &mut promises.compare_the_state,
             _ => return None,
         };
         *promise = false;
@@ -117,6 +137,10 @@ impl Promises {
 pub struct World {
     pub state: State,
     pub strategy: Strategy,
+    /// The container runs, as far as those know who use it: it was started, and not ended by them.
+    pub is_to_run: bool,
+    /// It did not run in the beginning.
+    pub was_stopped: bool,
     /// Which of the effect's orders is next. Not saved: a crash begins the effect again.
     pub position: usize,
     pub generation: u64,
@@ -135,7 +159,7 @@ pub struct World {
 
 /// A [`World`] for comparing: the texts of causes are left out.
 pub type Key = (
-    (Strategy, Phase, Option<(Phase, bool)>, usize),
+    (Strategy, bool, Phase, Option<(Phase, bool)>, usize),
     (usize, bool, (bool, bool), Vec<Order>),
     u64,
     Place,
@@ -149,6 +173,8 @@ impl World {
         Self {
             state: State::Admitting,
             strategy,
+            is_to_run: true,
+            was_stopped: false,
             position: 0,
             generation: plan().generation(),
             place: Place::Source,
@@ -157,6 +183,7 @@ impl World {
             owed: Vec::new(),
             source: Source {
                 process: Process::Running,
+                prepared_stopped: false,
                 ended: None,
             },
             target: Target {
@@ -164,12 +191,28 @@ impl World {
                 images: false,
                 running: false,
                 has_run: false,
+                stays_stopped: false,
                 settled: false,
                 lost_memory: false,
                 ended: None,
             },
             on_their_way: Vec::new(),
         }
+    }
+
+    /// With a container that is stopped.
+    pub fn stopped() -> Self {
+        let mut world = Self::new(Strategy::Cold);
+        (world.is_to_run, world.was_stopped) = (false, true);
+        world.source.process = Process::Stopped;
+        world
+    }
+
+    /// Somebody starts a container that is stopped where it can be started.
+    pub fn start_by_hand(&mut self) {
+        assert_eq!(self.source.process, Process::Stopped);
+        self.source.process = Process::Running;
+        self.is_to_run = true;
     }
 
     pub fn key(&self) -> Key {
@@ -180,6 +223,7 @@ impl World {
         (
             (
                 self.strategy,
+                self.is_to_run,
                 self.state.phase(),
                 self.state
                     .cause()
@@ -304,13 +348,34 @@ impl World {
         {
             return Answer::Refused;
         }
+        let is_cold = self.strategy == Strategy::Cold;
         let (source, target) = (&mut self.source, &mut self.target);
         match order {
-            Order::PrepareSource => {}
+            // It is written down already whether it ran.
+            Order::PrepareSource if source.process == Process::Held => return Answer::Refused,
+            Order::PrepareSource => source.prepared_stopped = source.process == Process::Stopped,
             Order::PrepareTarget => target.prepared = true,
             Order::CopyAhead if !target.prepared => return Answer::Refused,
             Order::CopyAhead => {}
             Order::HandOver if source.process == Process::Gone => return Answer::Refused,
+            Order::HandOver if is_cold => {
+                let is_stopped = source.process == Process::Stopped;
+                if source.process != Process::Held
+                    && is_stopped != source.prepared_stopped
+                    && promises.compare_the_state
+                {
+                    return Answer::Refused;
+                }
+                if !target.prepared || target.ended.is_some() && promises.remember_the_end {
+                    return Answer::Refused;
+                }
+                target.stays_stopped = source.prepared_stopped;
+                source.process = match promises.hold_what_is_stopped {
+                    true => Process::Held,
+                    false => Process::Stopped,
+                };
+                target.images = true;
+            }
             Order::HandOver => {
                 source.process = Process::Frozen;
                 if !target.prepared || target.ended.is_some() && promises.remember_the_end {
@@ -320,12 +385,23 @@ impl World {
             }
             Order::Restore if target.has_run => {}
             Order::Restore if !target.images => return Answer::Refused,
-            Order::Restore => (target.running, target.has_run) = (true, true),
+            Order::Restore => (target.running, target.has_run) = (!target.stays_stopped, true),
             Order::Settle if !target.has_run || target.lost_memory => return Answer::Refused,
             Order::Settle => target.settled = promises.wait_for_memory,
             Order::Release => source.process = Process::Gone,
             Order::Clean => target.images = false,
             Order::Resume if source.process == Process::Gone => return Answer::Refused,
+            // Nobody has stopped it.
+            Order::Resume if is_cold && source.process == Process::Running => {}
+            Order::Resume if is_cold => {
+                let ran = !source.prepared_stopped && promises.remember_that_it_ran;
+                if source.process == Process::Held || !promises.hold_what_is_stopped {
+                    source.process = match ran {
+                        true => Process::Running,
+                        false => Process::Stopped,
+                    };
+                }
+            }
             Order::Resume => source.process = Process::Running,
             Order::Discard | Order::DiscardTakenBack => {
                 (target.prepared, target.images, target.running) = (false, false, false);
@@ -370,6 +446,17 @@ impl World {
     /// promises leave no way to fail half done.
     pub fn arrive_half(&mut self, order: Order, promises: Promises) -> Option<()> {
         match order {
+            // Stopped, and its files are not all there.
+            Order::HandOver
+                if self.strategy == Strategy::Cold
+                    && self.source.ended.is_none()
+                    && !self.target.images =>
+            {
+                if self.arrive(order, promises) == Answer::Refused {
+                    return None;
+                }
+                self.target.images = false;
+            }
             // Frozen, and the images never came or are not whole.
             Order::HandOver if self.source.ended.is_none() && !self.target.images => {
                 self.source.process = Process::Frozen;
@@ -442,13 +529,18 @@ impl World {
             || !(self.source.process == Process::Running && self.target.running)
     }
 
+    /// Whether the target is the container: it runs there, or stays stopped there.
+    fn target_has_it(&self) -> bool {
+        self.target.running || self.target.has_run && self.target.stays_stopped
+    }
+
     fn invariant_one_can_be_brought_back(&self) -> bool {
-        self.source.process != Process::Gone || self.target.running
+        self.source.process != Process::Gone || self.target_has_it()
     }
 
     fn invariant_no_freeze_without_a_plan(&self) -> bool {
         // Or one that was declared lost, and is to resume when it is there again.
-        self.source.process != Process::Frozen
+        !matches!(self.source.process, Process::Frozen | Process::Held)
             || self.state.plan().is_some()
             || self.owed.contains(&Order::Resume)
     }
@@ -481,12 +573,17 @@ impl World {
         let before = plan().generation();
         let owes = |orders: &[Order]| orders.iter().any(|order| self.owed.contains(order));
         let discarded = !self.target.running && !self.target.images && !self.target.prepared;
-        let untouched = (self.source.process == Process::Running || owes(&[Order::Resume]))
+        let as_it_was = match self.is_to_run {
+            true => Process::Running,
+            false => Process::Stopped,
+        };
+        let untouched = (self.source.process == as_it_was || owes(&[Order::Resume]))
             && (discarded || owes(&[Order::Discard, Order::DiscardTakenBack]))
             && self.place == Place::Source;
         match self.state {
             State::Completed { .. } => {
-                self.target.running
+                self.target_has_it()
+                    && self.target.running == self.is_to_run
                     && (!self.target.images || owes(&[Order::Clean]))
                     && (self.source.process == Process::Gone || owes(&[Order::Release]))
                     && (self.generation, self.place) == (before + 1, Place::Target)

@@ -3,6 +3,7 @@
 //! ```text
 //! # Why it is kept.
 //! strategy: post_copy
+//! container: stopped
 //! broken: keep_what_has_run
 //! violates: the source never runs stale
 //!
@@ -11,8 +12,9 @@
 //! …
 //! ```
 //!
-//! `broken` names a promise that an edge, or the runner, does not keep in this run; without that
-//! line all are kept. The run of a fault that is mended is kept as well, with `violates: nothing`.
+//! Without the line `container` it runs in the beginning. `broken` names a promise that an edge, or
+//! the runner, does not keep in this run; without that line all are kept. The run of a fault that is
+//! mended is kept as well, with `violates: nothing`.
 
 use std::fmt::Write;
 use std::fs;
@@ -31,6 +33,8 @@ fn directory() -> PathBuf {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     pub strategy: Strategy,
+    /// The container does not run in the beginning.
+    pub is_stopped: bool,
     /// The promise that is broken, by its name.
     pub broken: Option<String>,
     /// The invariant that does not hold in the end, by its name.
@@ -64,6 +68,9 @@ impl Run {
 
     pub fn text(&self) -> String {
         let mut text = format!("strategy: {}\n", self.strategy.name());
+        if self.is_stopped {
+            text.push_str("container: stopped\n");
+        }
         if let Some(promise) = &self.broken {
             writeln!(text, "broken: {promise}").unwrap();
         }
@@ -89,6 +96,7 @@ impl Run {
         };
         let strategy = value("strategy").unwrap();
         Self {
+            is_stopped: value("container").is_some(),
             strategy: Strategy::ALL
                 .into_iter()
                 .find(|one| one.name() == strategy)
@@ -108,7 +116,10 @@ impl Run {
     /// # Errors
     /// The event that cannot happen, and what could have in its place.
     fn replay(&self, promises: Promises) -> Result<Option<&'static str>, String> {
-        let mut world = World::new(self.strategy);
+        let mut world = match self.is_stopped {
+            true => World::stopped(),
+            false => World::new(self.strategy),
+        };
         for (number, event) in (1..).zip(&self.events) {
             if let Some(invariant) = world.violated() {
                 return Err(format!("before event {number}: violated: {invariant}"));

@@ -157,6 +157,8 @@ impl<'a> Attacker<'a> {
                     rootfs_bytes: 1,
                     post_copy_problems: Vec::new(),
                     pre_copy_problems: Vec::new(),
+                    is_stopped: false,
+                    live_problems: Vec::new(),
                 },
             }),
             "source/copy-ahead" => json!(CopyAhead {

@@ -327,7 +327,10 @@ impl Runner {
             Err(fault) => return self.feed(Event::Failed(fault.to_string()), None).await,
         };
         for candidate in &candidates {
-            let audit = parts.insist("audit a candidate", || parts.audit(&moving, candidate));
+            let asked = self.run.terms.strategy;
+            let audit = parts.insist("audit a candidate", || {
+                parts.audit(&moving, candidate, asked)
+            });
             let audited = tokio::select! {
                 biased;
                 audited = audit => audited,

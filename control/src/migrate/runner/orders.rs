@@ -144,6 +144,7 @@ impl Runner {
                 };
                 facts.memory_bytes = asked.container.memory_bytes;
                 let described = asked.container;
+                facts.is_stopped = described.is_stopped;
                 let choice = choose(&Circumstances {
                     asked: self.run.terms.strategy,
                     allow_post_copy: self.run.allow_post_copy,
@@ -156,6 +157,12 @@ impl Runner {
                     pre_copy_problems: [
                         of(&source, described.pre_copy_problems),
                         of(&target, prepared.pre_copy_problems),
+                    ]
+                    .concat(),
+                    is_stopped: described.is_stopped,
+                    live_problems: [
+                        of(&source, described.live_problems),
+                        of(&target, prepared.live_problems),
                     ]
                     .concat(),
                 });
@@ -173,13 +180,13 @@ impl Runner {
                 facts.transferred.memory_ahead_bytes =
                     copied.memory.map_or(0, |memory| memory.bytes);
                 facts.bytes_per_s = copied.bytes_per_s.or(terms.bandwidth_bytes_per_s);
-                facts.expected_downtime_ms = Some(expected_downtime_ms(
+                facts.expected_downtime_ms = expected_downtime_ms(
                     strategy(facts),
                     copied
                         .memory
                         .map_or(facts.memory_bytes, |memory| memory.last_round_bytes),
                     facts.bytes_per_s,
-                ));
+                );
                 Ok(())
             }
             Effect::HandOver(_) => {
@@ -187,7 +194,11 @@ impl Runner {
                     order,
                     strategy: strategy(facts),
                     bandwidth_bytes_per_s: terms.bandwidth_bytes_per_s,
-                    within_ms: terms.max_downtime_ms.map(sent_within_ms),
+                    // What is stopped stands still anyway.
+                    within_ms: terms
+                        .max_downtime_ms
+                        .filter(|_| !facts.is_stopped)
+                        .map(sent_within_ms),
                 };
                 let handed_over = agents.hand_over(&source, &asked).await?;
                 facts.transferred.rootfs_difference_bytes = handed_over.rootfs_difference_bytes;
@@ -197,7 +208,9 @@ impl Runner {
             }
             Effect::Restore(_) => {
                 let restored = agents.restore(&target, &order).await?;
-                if let Some((handed_over, said)) = &self.frozen {
+                if let Some((handed_over, said)) = &self.frozen
+                    && !facts.is_stopped
+                {
                     let answered_ms = handed_over.frozen_ms + said.elapsed().as_secs_f64() * 1e3;
                     let stall_ms = answered_ms - restored.running_ms;
                     facts.stall_ms = Some(stall_ms);

@@ -46,6 +46,9 @@ pub struct Facts {
     /// What it had when it was made ready.
     #[serde(default)]
     pub memory_bytes: u64,
+    /// It did not run then.
+    #[serde(default)]
+    pub is_stopped: bool,
     /// The rate at which its files went over, in bytes a second, where that was measured.
     #[serde(default)]
     pub bytes_per_s: Option<u64>,
@@ -137,7 +140,8 @@ pub struct Moving {
     pub owner: AccountId,
     pub generation: u64,
     pub edge: EdgeId,
-    pub edge_name: String,
+    /// Its agent.
+    pub source: Endpoint,
     pub requirements: Requirements,
     pub requirements_revision: u64,
 }
@@ -345,22 +349,20 @@ impl Store {
     /// # Errors
     /// Where the database does.
     pub async fn moving(&self, container: ContainerId) -> Result<Option<Moving>, StoreError> {
-        let row = sqlx::query(
-            "SELECT containers.*, edges.name AS edge_name
-             FROM containers JOIN edges ON edges.id = containers.edge WHERE containers.id = ?",
-        )
-        .bind(container.to_string())
-        .fetch_optional(&self.pool)
-        .await?;
+        let row = sqlx::query("SELECT * FROM containers WHERE id = ?")
+            .bind(container.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let requirements: Value = json(&row, "requirements")?;
+        let edge = parsed(&row, "edge")?;
         Ok(Some(Moving {
             container,
             name: row.try_get("name")?,
             owner: parsed(&row, "owner")?,
             generation: unsigned(&row, "generation")?,
-            edge: parsed(&row, "edge")?,
-            edge_name: row.try_get("edge_name")?,
+            edge,
+            source: self.endpoint(edge).await?,
             requirements: requirements_from_json(&requirements)
                 .map_err(|faults| corrupt("requirements", &faults))?,
             requirements_revision: unsigned(&row, "requirements_revision")?,

@@ -57,7 +57,7 @@ fn ways(state: &State, id: &str, container: &str, [source, target]: [&str; 2]) -
         command: format!("carnet migration show {id}"),
     }];
     let taken_back = format!(
-        "`{target}`, and what ran on it, is gone for good: `{container}` goes on at `{source}` as it was when it was frozen, and what it did since is lost. Where `{target}` is only cut off and still runs it, there are two running copies until it can be reached: nobody but you can know"
+        "`{target}`, and what ran on it, is gone for good: `{container}` goes on at `{source}` as it was when it was frozen or stopped, and what it did since is lost. Where `{target}` is only cut off and still runs it, there are two running copies until it can be reached: nobody but you can know"
     );
     for part in waits_for {
         let when = match (state.phase(), part) {

@@ -195,6 +195,8 @@ impl Agents for Edges {
                 rootfs_bytes: 1 << 24,
                 post_copy_problems: inside.post_copy_problems(edge.edge),
                 pre_copy_problems: inside.pre_copy_problems(),
+                is_stopped: inside.is_stopped(edge.edge, &order.container),
+                live_problems: inside.live_problems(edge.edge),
             }),
         )
     }
@@ -209,6 +211,7 @@ impl Agents for Edges {
                 Prepared {
                     post_copy_problems: inside.post_copy_problems(edge.edge),
                     pre_copy_problems: Vec::new(),
+                    live_problems: inside.live_problems(edge.edge),
                 }
             }),
         )

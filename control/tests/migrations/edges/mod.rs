@@ -142,6 +142,8 @@ pub struct Part {
     pub lost: bool,
     /// The generation under which the container was last let run here.
     pub ran_as: u64,
+    /// The container did not run when it was made ready here.
+    pub is_stopped: bool,
     /// How the hand-over ended here, once it has.
     pub ended: Option<Ask>,
 }
@@ -219,6 +221,7 @@ struct Inside {
     post_copy_problems: BTreeMap<EdgeId, String>,
     /// Their kernels tell which memory is written to.
     can_send_memory_ahead: bool,
+    live_problems: BTreeMap<EdgeId, String>,
     strategies: Vec<Strategy>,
     /// The next of each is lost.
     lose: Vec<(EdgeId, Renewing, Lost)>,
@@ -371,6 +374,15 @@ impl Edges {
     /// Memory can go ahead between all edges; before, it cannot.
     pub fn have_memory_go_ahead(&self) {
         self.change(|inside| inside.can_send_memory_ahead = true);
+    }
+
+    /// Nothing but a cold move can be made from or to this edge, and why.
+    pub fn set_live_problem(&self, edge: EdgeId, problem: &str) {
+        self.change(|inside| {
+            let machine = inside.machines.get_mut(&edge).unwrap();
+            machine.reading.live_problems = vec![problem.to_owned()];
+            inside.live_problems.insert(edge, problem.to_owned());
+        });
     }
 
     fn change_strategies(&self, strategy: Strategy) {
@@ -806,6 +818,7 @@ pub fn reading(cpu_hundredths: u16, memory_hundredths: u16) -> Reading {
             age_ms: 0,
         }),
         problems: Vec::new(),
+        live_problems: Vec::new(),
     }
 }
 
@@ -816,12 +829,12 @@ fn words(ask: Ask) -> &'static str {
         Ask::PrepareSource => "make ready to send the container",
         Ask::PrepareTarget => "make ready to take the container",
         Ask::CopyAhead => "send the root file system",
-        Ask::HandOver => "freeze the container and send its memory",
+        Ask::HandOver => "freeze or stop the container and send what is missing",
         Ask::Restore => "bring the container to life",
         Ask::Settle => "wait until all memory is there",
-        Ask::Release => "remove the frozen copy",
+        Ask::Release => "remove its copy",
         Ask::Clean => "remove the memory images",
-        Ask::Resume => "let the container run on",
+        Ask::Resume => "let the container go on",
         Ask::Discard => "remove what was sent",
     }
 }

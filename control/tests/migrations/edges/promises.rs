@@ -20,6 +20,14 @@ impl Inside {
         }
     }
 
+    pub(super) fn live_problems(&self, edge: EdgeId) -> Vec<String> {
+        self.live_problems.get(&edge).into_iter().cloned().collect()
+    }
+
+    pub(super) fn is_stopped(&self, edge: EdgeId, container: &str) -> bool {
+        self.copies.get(&(edge, container.to_owned())) == Some(&Process::Stopped)
+    }
+
     /// An order arrives at its edge and is carried out as agents promise.
     pub(super) fn arrive(&mut self, edge: EdgeId, ask: Ask, order: &Order) -> Result<(), String> {
         let done = self.carry_out(edge, ask, order);
@@ -38,6 +46,13 @@ impl Inside {
         let target = (order.target, order.migration);
         let to = self.parts.get(&target).copied().unwrap_or_default();
         let cannot = self.machines[&edge].cannot.contains(&ask);
+        let source = (order.source, order.migration);
+        let was_stopped = self.parts.get(&source).is_some_and(|from| from.is_stopped);
+        let as_it_was = match was_stopped {
+            true => Process::Stopped,
+            false => Process::Running,
+        };
+        let is_stopped = self.is_stopped(edge, &order.container);
         let part = self.parts.entry((edge, order.migration)).or_default();
         match part.ended {
             Some(ended) if ended == ask => return Ok(()),
@@ -55,7 +70,7 @@ impl Inside {
             Ask::HandOver if !self.copies.contains_key(&here) => {
                 return refused("there is no such container");
             }
-            Ask::HandOver => {
+            Ask::HandOver if !was_stopped => {
                 self.copies.insert(here.clone(), Process::Frozen);
             }
             _ => {}
@@ -73,7 +88,7 @@ impl Inside {
             Ask::PrepareSource if !self.copies.contains_key(&here) => {
                 return refused("there is no such container");
             }
-            Ask::PrepareSource => {}
+            Ask::PrepareSource => part.is_stopped = is_stopped,
             Ask::PrepareTarget => part.prepared = true,
             Ask::CopyAhead | Ask::HandOver if !to.prepared || to.ended.is_some() => {
                 return refused("the target is not prepared");
@@ -83,7 +98,7 @@ impl Inside {
             Ask::Restore if !part.images => return refused("there are no images"),
             Ask::Restore => {
                 (part.has_run, part.ran_as) = (true, order.generation);
-                self.copies.insert(here, Process::Running);
+                self.copies.insert(here, as_it_was);
             }
             Ask::Settle if !part.has_run => return refused("it does not run"),
             Ask::Settle => part.settled = true,
@@ -93,7 +108,7 @@ impl Inside {
             Ask::Clean => part.images = false,
             Ask::Resume => match self.copies.get_mut(&here) {
                 Some(process) => {
-                    *process = Process::Running;
+                    *process = as_it_was;
                     part.ran_as = order.generation;
                 }
                 None => return refused("there is no such container"),
@@ -119,7 +134,7 @@ impl Inside {
         let part = self.parts.entry((edge, order.migration)).or_default();
         match ask {
             // Frozen, and the images never came or are not whole.
-            Ask::HandOver if part.ended.is_none() && !images => {
+            Ask::HandOver if part.ended.is_none() && !images && !part.is_stopped => {
                 if let Some(process) = self.copies.get_mut(&here) {
                     *process = Process::Frozen;
                 }
@@ -165,7 +180,7 @@ impl Inside {
             (
                 "never none that can be brought back",
                 self.copies.iter().any(|((_, name), process)| {
-                    *name == order.container && *process != Process::Stopped
+                    *name == order.container && (*process != Process::Stopped || from.is_stopped)
                 }),
             ),
             (
