@@ -36,7 +36,7 @@ fn a_guest_tells_what_became_of_its_command_and_ends() {
 
 fn what_a_command_says_and_how_it_ends_is_told() {
     let script = format!("{PROGRAM} --version; echo 'it failed' >&2; exit 7");
-    let outcome = run(&script, 120).unwrap();
+    let outcome = run(&script, 120).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(outcome.status, 7, "{}", outcome.output);
     let version = concat!("carnet-lab ", env!("CARGO_PKG_VERSION"));
     assert_eq!(outcome.output, format!("{version}\nit failed\n"));
