@@ -73,21 +73,30 @@ pub fn unfit() -> Vec<String> {
     if !file_systems.contains("overlay") && tool("modprobe", &["overlay"]).is_err() {
         missing.push("overlayfs: the kernel has none".to_owned());
     }
-    for (program, package) in [
-        ("debootstrap", "debootstrap"),
+    missing.extend(missing_programs(&[
         ("ip", "iproute2"),
         ("tc", "iproute2"),
         ("nsenter", "util-linux"),
         ("chroot", "coreutils"),
-    ] {
-        let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-        });
-        if !found {
-            missing.push(format!("{program}: apt install {package}"));
-        }
+    ]));
+    // Whoever has a root need not be able to build one.
+    if !Root::is_built() {
+        missing.extend(missing_programs(&[("debootstrap", "debootstrap")]));
     }
     missing
+}
+
+/// Of programs and their packages, those that are not there.
+pub(crate) fn missing_programs(needed: &[(&str, &str)]) -> Vec<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |program: &str| {
+        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    };
+    needed
+        .iter()
+        .filter(|(program, _)| !is_there(program))
+        .map(|(program, package)| format!("{program}: apt install {package}"))
+        .collect()
 }
 
 impl Lab {

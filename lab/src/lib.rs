@@ -21,6 +21,7 @@ pub mod demo;
 pub mod error;
 pub mod exec;
 pub mod fleet;
+pub mod guest;
 pub mod host;
 pub mod init;
 pub mod lab;

@@ -13,7 +13,7 @@ use crate::progress::Progress;
 /// Raised when what stands below changes: then the root is built anew.
 const RECIPE: u32 = 1;
 /// The release that hosts run.
-const SUITE: &str = "trixie";
+pub(crate) const SUITE: &str = "trixie";
 /// Where Debian's packages come from, where this machine does not say.
 const MIRROR: &str = "http://deb.debian.org/debian";
 /// What a host needs, beside the minimal system.
@@ -29,7 +29,7 @@ pub struct Root {
 }
 
 /// Where roots are kept: `CARNET_LAB_CACHE`, or `/var/cache/carnet-lab`.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     std::env::var_os("CARNET_LAB_CACHE")
         .map_or_else(|| PathBuf::from("/var/cache/carnet-lab"), PathBuf::from)
 }
@@ -43,7 +43,31 @@ fn needs_newer_criu() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(16))
 }
 
+/// The name of the root that is built, by the CRIU that it has.
+fn name(newer_criu: bool) -> String {
+    format!(
+        "{SUITE}-{RECIPE}{}",
+        if newer_criu { "-newer-criu" } else { "" }
+    )
+}
+
+/// The root, where it is there. The newer CRIU works where the older would.
+fn built() -> Option<Root> {
+    let cache = cache();
+    [false, true]
+        .into_iter()
+        .filter(|newer| *newer || !needs_newer_criu())
+        .map(|newer| cache.join(name(newer)))
+        .find(|path| path.exists())
+        .map(|path| Root { path })
+}
+
 impl Root {
+    /// Whether there is one already, for this machine's kernel.
+    pub(crate) fn is_built() -> bool {
+        built().is_some()
+    }
+
     /// The root, built if it is not there.
     ///
     /// Built under another name and renamed when it is whole: what a crash leaves is never taken
@@ -58,14 +82,14 @@ impl Root {
         let lock = fs::File::create(&lock_path).map_err(LabError::file(&lock_path))?;
         let _lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, error)| LabError::file(&lock_path)(error.into()))?;
+        if let Some(root) = built() {
+            return Ok(root);
+        }
         let newer = needs_newer_criu();
-        let name = format!("{SUITE}-{RECIPE}{}", if newer { "-newer-criu" } else { "" });
+        let name = name(newer);
         let root = Self {
             path: cache.join(&name),
         };
-        if root.path.exists() {
-            return Ok(root);
-        }
         let unfinished = cache.join(format!("{name}.unfinished"));
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).map_err(LabError::file(&unfinished))?;
@@ -91,10 +115,15 @@ impl Root {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// By which it is kept.
+    pub(crate) fn name(&self) -> std::borrow::Cow<'_, str> {
+        self.path.file_name().unwrap_or_default().to_string_lossy()
+    }
 }
 
 /// The mirror of this machine's own sources, where it is one of Debian's.
-fn mirror() -> String {
+pub(crate) fn mirror() -> String {
     let targets = tool(
         "apt-get",
         &["indextargets", "--format", "$(SITE) $(RELEASE)"],

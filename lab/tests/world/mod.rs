@@ -36,6 +36,8 @@ pub struct World {
     pub fleet: Fleet,
     pub sensors: SensorClient,
     pub progress: Progress,
+    /// How often the end of a move is asked for, 50 s each time.
+    pub patience: u32,
 }
 
 impl World {
@@ -70,6 +72,7 @@ impl World {
             fleet,
             sensors,
             progress,
+            patience: 1,
         };
         world.register(APP);
         let claim: Claim = world
@@ -141,9 +144,8 @@ impl World {
 
     /// Asks for a move and waits for its end.
     pub fn go(&self, container: &str, to: &str) -> Migration {
-        let migration = self.ask(container, to, 50).unwrap();
-        assert!(migration.state.is_ended(), "{migration:?}");
-        migration
+        let begun = self.ask(container, to, 0).unwrap();
+        self.end_of(&begun)
     }
 
     pub fn container(&self) -> Container {
@@ -203,9 +205,14 @@ impl World {
 
     pub fn end_of(&self, migration: &Migration) -> Migration {
         let path = format!("/v1/migrations/{}?wait=50", migration.id);
-        let ended: Migration = self.fleet.account("carol").unwrap().get(&path).unwrap();
-        assert!(ended.state.is_ended(), "{ended:?}");
-        ended
+        let mut now = migration.clone();
+        for _ in 0..self.patience {
+            now = self.fleet.account("carol").unwrap().get(&path).unwrap();
+            if now.state.is_ended() {
+                return now;
+            }
+        }
+        panic!("it goes on and on: {now:?}");
     }
 
     /// Waits until a move has come into one of `states`, or has ended.
