@@ -69,7 +69,9 @@ async fn serve(data: &Path) -> Running<ServerError> {
         };
         carnet_control::server::run(config, ready, shutdown).await
     });
-    let address = started.await.unwrap();
+    let Ok(address) = started.await else {
+        panic!("it does not start: {:?}", task.await);
+    };
     Running {
         address,
         stop,
@@ -94,7 +96,9 @@ async fn run_agent(directory: &Path) -> Running<AgentError> {
         };
         carnet_agent::server::run(config, ready, shutdown).await
     });
-    let address = started.await.unwrap();
+    let Ok(address) = started.await else {
+        panic!("it does not start: {:?}", task.await);
+    };
     Running {
         address,
         stop,

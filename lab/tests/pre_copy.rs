@@ -52,7 +52,7 @@ fn memory_that_is_written_to_is_tracked_in_a_guest() {
 
 /// What runs in the guest.
 mod inside {
-    use carnet_api::v1::MigrationState;
+    use carnet_api::v1::{Migration, MigrationState, Strategy};
 
     use super::traces::traces;
     use super::world::{APP, EDGES, World};
@@ -70,13 +70,44 @@ mod inside {
             let told = world.on(edge, &["criu", "check", "--feature", "mem_dirty_track"]);
             assert!(told.contains("mem_dirty_track is supported"), "{told}");
         }
+        // It is what is chosen where nobody asks for anything; and what moved so moves so again.
         for to in ["Edge2", "Edge1"] {
             let migration = world.go(APP, to);
-            assert_eq!(migration.state, MigrationState::Completed, "{migration:?}");
+            went_ahead(&migration);
             world.assert_whole(to, &format!("moved to {to}"));
-            println!("{to}: {:?}, {:?}", migration.timings, migration.transferred);
         }
+        memory_goes_again_where_the_source_s_agent_dies_meanwhile(&mut world);
+        let ledger = world.sound_ledger();
+        assert!(ledger.is_object(), "{ledger}");
         drop(world);
         assert_eq!(traces(LAB), Vec::<String>::new());
+    }
+
+    /// Its memory went ahead, and what is left for the standstill is less than went.
+    fn went_ahead(migration: &Migration) {
+        assert_eq!(migration.state, MigrationState::Completed, "{migration:?}");
+        let chosen = migration.strategy.as_ref().unwrap();
+        assert_eq!(chosen.strategy, Strategy::PreCopy, "{chosen:?}");
+        let sent = migration.transferred;
+        assert!(sent.memory_ahead_bytes > 1 << 20, "{sent:?}");
+        assert!(sent.image_bytes < sent.memory_ahead_bytes, "{sent:?}");
+    }
+
+    /// What it dumped counts for nothing: nobody knows what was written to since.
+    fn memory_goes_again_where_the_source_s_agent_dies_meanwhile(world: &mut World) {
+        let begun = world.ask(APP, "Edge2", 0).unwrap();
+        world.await_state(&begun, &[MigrationState::CopyingAhead]);
+        world.fleet.agent("Edge1").unwrap().kill().unwrap();
+        world.fleet.start_agent("Edge1").unwrap();
+        let ended = world.end_of(&begun);
+        // As in every move whose agent dies: it is carried through, or the source goes on.
+        let edge = match ended.state {
+            MigrationState::Failed => "Edge1",
+            _ => {
+                went_ahead(&ended);
+                "Edge2"
+            }
+        };
+        world.assert_whole(edge, "the source's agent was killed while copying ahead");
     }
 }

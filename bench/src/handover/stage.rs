@@ -29,6 +29,9 @@ const ATTRIBUTES: &str = "A jp caA deA lxc 2.6 8 - - -";
 const REQUIREMENTS: &str = "jp * * lxc 100 100 1 1 * * *";
 const REWRITER: &str = "carnet-bench-rewriter";
 const PORT: u16 = 7;
+/// What every container of LXC has for files, beside its program: a small Debian's, as they are
+/// before the peers' programs come to them.
+const FILES: &str = "/var/lib/bench-files";
 /// What the peers need beside what every edge has.
 const PEERS: [&str; 4] = ["rsync", "podman", "runc", "netavark"];
 const PODMAN_IMAGE: &str = include_str!("podman-image.sh");
@@ -72,6 +75,8 @@ pub struct Stage {
     /// How many containers there were. Each has an address of its own: nobody remembers where an
     /// earlier one was.
     containers: Cell<u8>,
+    /// What a container of LXC has for files, in MB of 10⁶ bytes.
+    pub files_megabytes: f64,
 }
 
 /// A container that runs, with a client that asks it all the time.
@@ -104,10 +109,19 @@ impl Stage {
             fleet.share(edge, fleet.account(CONTAINER_OWNER)?)?;
         }
         fleet.await_healthy(&progress)?;
+        let first = fleet.host(At::Edge1.name())?;
+        first.run("cp", &["--archive", "/usr", FILES])?;
+        let size = first.run("du", &["--summarize", "--bytes", FILES])?;
+        let bytes: f64 = size
+            .split_whitespace()
+            .next()
+            .and_then(|bytes| bytes.parse().ok())
+            .ok_or_else(|| LabError::Other(format!("`du` says `{size}`")))?;
         let stage = Self {
             fleet,
             progress,
             containers: Cell::new(0),
+            files_megabytes: bytes / 1e6,
         };
         for edge in At::ALL {
             let what = format!("installing {} on {}", PEERS.join(", "), edge.name());
@@ -159,12 +173,18 @@ impl Stage {
     /// Starts a container with so much memory on the first edge.
     pub fn start(&self, name: &str, megabytes: usize) -> Result<Moving, HandoverBenchError> {
         let address = self.new_address();
-        self.host(At::Edge1)?.start(&ContainerSpec {
+        let host = self.host(At::Edge1)?;
+        host.start(&ContainerSpec {
             name: name.to_owned(),
             address,
             command: format!("{PROGRAMS}/{REWRITER} {megabytes} {PORT}"),
             port: PORT,
         })?;
+        let rootfs = format!("/var/lib/lxc/{name}/rootfs/usr");
+        host.run(
+            "cp",
+            &["--archive", "--no-target-directory", FILES, &rootfs],
+        )?;
         self.connect(name, address)
     }
 

@@ -232,7 +232,7 @@ async fn what_cannot_be_moved_says_why_on_the_page() {
     // What a cold move costs is said where it is chosen.
     let page = browser.get(&form).await;
     assert!(
-        page.is(200).contains("started anew at the target (cold)"),
+        page.is(200).contains("it is started anew (cold)"),
         "{}",
         page.html
     );
