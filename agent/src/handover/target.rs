@@ -214,6 +214,9 @@ impl<R: Runtime> Handovers<R> {
             Stream::Rootfs => self.runtime.rootfs(&name),
             Stream::MemoryAhead | Stream::Images => self.runtime.images(&name),
         };
+        if stream == Stream::MemoryAhead {
+            self.runtime.expect_images(&name).map_err(cannot)?;
+        }
         let received = transfer::receive(Abortable::new(body, registration), directory)
             .await
             .map_err(|error| cannot(format!("what arrived cannot be unpacked: {error}")))?;

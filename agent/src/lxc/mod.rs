@@ -406,6 +406,16 @@ impl Runtime for LxcRuntime {
         Path::new(IMAGES).join(name.as_str())
     }
 
+    fn expect_images(&self, name: &ContainerName) -> Done {
+        let images = self.images(name);
+        fs::create_dir_all(&images).map_err(RuntimeError::file(&images))?;
+        if room::is_in_memory(&images) {
+            Ok(())
+        } else {
+            Err(RuntimeError::Refused(not_in_memory()))
+        }
+    }
+
     async fn dump_ahead(&self, name: &ContainerName, is_first: bool) -> Done<u64> {
         let underway = self.underway(name);
         let mut underway = underway.lock().await;
@@ -423,7 +433,7 @@ impl Runtime for LxcRuntime {
                 "it is not known what `{name}` has written to in memory since"
             )));
         }
-        self.make_images_directory(name)?;
+        self.expect_images(name)?;
         let images = self.images(name).join(criu::ahead(before + 1));
         fs::create_dir_all(&images).map_err(RuntimeError::file(&images))?;
         let (pid, network) = Self::first_process_and_network(name)?;
@@ -462,7 +472,7 @@ impl Runtime for LxcRuntime {
         if dumps_ahead == 0 {
             remove_directory(&self.images(name))?;
         }
-        self.make_images_directory(name)?;
+        self.expect_images(name)?;
         let (pid, inode) = Self::first_process_and_network(name)?;
         let images = self.images(name);
         let dumped = match strategy {
@@ -799,7 +809,7 @@ impl LxcRuntime {
         }
         let definition = Self::definition(name)?;
         let host_interface = Self::host_interface(name).await?;
-        self.make_images_directory(name)?;
+        self.expect_images(name)?;
         if !network::namespace_path(name).exists() {
             network::make(name, &host_interface, &definition.network).await?;
         }
@@ -833,16 +843,6 @@ impl LxcRuntime {
             Err(RuntimeError::Refused(
                 "CRIU does not let go of its processes; see: ps -C criu".to_owned(),
             ))
-        }
-    }
-
-    fn make_images_directory(&self, name: &ContainerName) -> Done {
-        let images = self.images(name);
-        fs::create_dir_all(&images).map_err(RuntimeError::file(&images))?;
-        if room::is_in_memory(&images) {
-            Ok(())
-        } else {
-            Err(RuntimeError::Refused(not_in_memory()))
         }
     }
 }

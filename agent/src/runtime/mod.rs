@@ -114,6 +114,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Where memory images of a container go: on tmpfs, so that they never reach a disk.
     fn images(&self, name: &ContainerName) -> PathBuf;
 
+    /// Makes [`images`](Self::images) for what goes ahead to a prepared container.
+    ///
+    /// # Errors
+    /// Where it would be on a disk, or cannot be made.
+    fn expect_images(&self, name: &ContainerName) -> Done;
+
     /// Writes what a container that runs on holds in memory into a directory below
     /// [`images`](Self::images): all of it at first, later what it has written to since the last
     /// time. Returns how much that was, in bytes. What was written stays as it is.

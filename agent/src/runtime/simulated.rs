@@ -24,6 +24,7 @@ use crate::tree::Mapped;
 /// ROOT/started/NAME                     it was restored, and has run since
 /// ROOT/problems                         what is said to be wrong with the edge, a line each
 /// ROOT/live-problems                    what is said to keep it from all but cold moves
+/// ROOT/cannot-prepare                   where it is there, containers are made by half only
 /// ROOT/cannot-start                     where it is there, nothing is started anew
 /// ```
 #[derive(Debug)]
@@ -297,8 +298,14 @@ impl Runtime for SimulatedRuntime {
     }
 
     async fn prepare(&self, name: &ContainerName, _container: &Described) -> Done {
-        for directory in [self.rootfs(name), self.images(name)] {
-            fs::create_dir_all(&directory).map_err(RuntimeError::file(&directory))?;
+        let rootfs = self.rootfs(name);
+        fs::create_dir_all(&rootfs).map_err(RuntimeError::file(&rootfs))?;
+        let in_the_way = self.root.join("cannot-prepare");
+        if in_the_way.exists() {
+            return Err(RuntimeError::Refused(format!(
+                "{} is there",
+                in_the_way.display()
+            )));
         }
         self.save(name, &Simulated::new(ContainerState::Stopped, ""))
     }
@@ -314,6 +321,11 @@ impl Runtime for SimulatedRuntime {
 
     fn images(&self, name: &ContainerName) -> PathBuf {
         self.root.join("images").join(name.as_str())
+    }
+
+    fn expect_images(&self, name: &ContainerName) -> Done {
+        let images = self.images(name);
+        fs::create_dir_all(&images).map_err(RuntimeError::file(&images))
     }
 
     async fn dump_ahead(&self, name: &ContainerName, is_first: bool) -> Done<u64> {
@@ -395,8 +407,11 @@ impl Runtime for SimulatedRuntime {
         self.forget_images(name).await
     }
 
-    async fn stand_by(&self, name: &ContainerName, _strategy: Strategy) -> Done {
+    async fn stand_by(&self, name: &ContainerName, strategy: Strategy) -> Done {
         self.load(name)?;
+        if strategy != Strategy::Cold {
+            self.expect_images(name)?;
+        }
         self.ready
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -45,9 +45,8 @@ fn an_edge_that_is_not_ready_takes_no_container() {
 fn what_could_be_prepared_by_half_only_is_discarded() {
     let scene = Scene::new();
     let mut a_move = scene.a_move();
-    // Where images go there is a file: what is made before them is left.
     fs::create_dir_all(scene.target().root()).unwrap();
-    let in_the_way = scene.target().root().join("images");
+    let in_the_way = scene.target().root().join("cannot-prepare");
     fs::write(&in_the_way, "").unwrap();
     fails(&scene, &a_move, "target/prepare");
     assert!(scene.target().rootfs().exists());

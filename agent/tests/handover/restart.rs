@@ -261,7 +261,6 @@ fn a_target_killed_while_it_prepares_begins_again_or_discards() {
         put_back(&scene, &a_move, "prepared", "preparing");
         let half = scene.target().rootfs().join("half");
         fs::write(&half, "made").unwrap();
-        fs::remove_dir_all(scene.target().images()).unwrap();
         scene.edges[TARGET].start();
         // Nothing is received, or brought to life, from what was prepared by half.
         scene.give(&a_move, "source/copy-ahead").unwrap_err();

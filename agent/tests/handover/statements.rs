@@ -349,14 +349,14 @@ fn a_permit_that_expires_on_the_way_sends_nothing_more() {
     scene.go_to(&mut a_move, "target/prepare");
     let source = Caller::Edge(a_move.order.source);
     let deadline = Instant::now() + BOUND;
-    while send(&scene, source, &a_move, "images") == 200 {
+    while send(&scene, source, &a_move, "rootfs") == 200 {
         assert!(Instant::now() < deadline, "it never expires");
         std::thread::sleep(Duration::from_millis(50));
     }
     let noted = scene.refusals(scene.target()).refusals.pop().unwrap();
     assert_eq!(
         (noted.check.as_str(), noted.asked.as_str()),
-        ("expired", "images")
+        ("expired", "rootfs")
     );
     for name in ["source/copy-ahead", "source/hand-over"] {
         let shown = scene.statement(&a_move, name);
