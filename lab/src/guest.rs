@@ -47,10 +47,10 @@ const DISK: &str = "2G";
 /// Of the guest.
 const MEMORY: &str = "3G";
 const PROCESSORS: &str = "2";
-/// A panic is an end, as `-no-reboot` has it. Without AppArmor: LXC wants its files, which edges of
-/// the lab do not have. Without what guards against faults of processors: these are emulated.
-const KERNEL_OPTIONS: &str = "console=ttyS0 quiet panic=-1 apparmor=0 mitigations=off \
-                              hostname=guest \
+/// A panic is an end, as `-no-reboot` has it. With AppArmor, as on Debian's machines. Without what
+/// guards against faults of processors: these are emulated.
+const KERNEL_OPTIONS: &str = "console=ttyS0 quiet panic=-1 apparmor=1 security=apparmor \
+                              mitigations=off hostname=guest \
                               root=/dev/nvme0n1 rootfstype=ext4 ro init=/init";
 /// The first process.
 const INIT: &str = include_str!("guest/init");

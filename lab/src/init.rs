@@ -40,6 +40,8 @@ pub struct HostSpec {
 pub const PROGRAMS: &str = "/opt/carnet";
 /// A file that is there once a host's root is.
 pub const READY: &str = "/run/host-is-ready";
+/// Where the kernel says whether it has AppArmor.
+const APPARMOR: &str = "/sys/module/apparmor/parameters/enabled";
 /// Where a host has the v1 memory hierarchy, where there is one.
 const V1_MEMORY: &str = "/run/cgroup/memory";
 
@@ -193,8 +195,13 @@ fn build_root(spec: &HostSpec) -> Result<(), LabError> {
         )
         .map_err(failed(V1_MEMORY))?;
     }
-    make(PROGRAMS)?;
     let bind = MsFlags::MS_BIND;
+    // A host has no profiles to load, and LXC starts nothing without them where it finds AppArmor.
+    if at(APPARMOR).exists() {
+        let null = at("/dev/null");
+        mount(Some(&null), &at(APPARMOR), none, bind, none).map_err(failed(APPARMOR))?;
+    }
+    make(PROGRAMS)?;
     mount(Some(&spec.programs), &at(PROGRAMS), none, bind, none).map_err(failed(PROGRAMS))?;
     mount(
         none,

@@ -63,6 +63,9 @@ mod inside {
     #[test]
     #[ignore = "it needs a kernel that tracks memory; the test above runs it on one"]
     fn a_container_moves() {
+        // As on many machines; the lab does without.
+        let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        assert_eq!(apparmor.unwrap().trim(), "Y");
         let mut world = World::begin(LAB);
         // Its processors are emulated.
         world.patience = 5;
