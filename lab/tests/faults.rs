@@ -265,6 +265,11 @@ fn a_source_whose_power_fails_has_what_was_on_its_disk(world: &mut World) {
         world.fleet.restart_edge("Edge3").unwrap();
         let ended = world.end_of(&begun);
         assert_eq!(ended.state, MigrationState::Failed, "{what}: {ended:?}");
+        let failure = ended.failure.unwrap();
+        assert!(
+            failure.contains("does not run on `Edge3` any more"),
+            "{what}: {failure}"
+        );
         world.fleet.await_healthy(&world.progress).unwrap();
         assert_can_be_started(world, "Edge3", &what);
         slow_down(world, "Edge3");
@@ -285,6 +290,8 @@ fn a_target_whose_power_fails_costs_nothing(world: &mut World) {
         world.fleet.restart_edge("Edge2").unwrap();
         let ended = world.end_of(&begun);
         assert_eq!(ended.state, MigrationState::Failed, "{what}: {ended:?}");
+        let failure = ended.failure.unwrap();
+        assert!(!failure.contains("does not run"), "{what}: {failure}");
         assert_eq!(world.running_on(OTHER), ["Edge3"], "{what}");
         for away in ["Edge1", "Edge2"] {
             assert_eq!(world.left_on(OTHER, away), "", "{what}: left on {away}");

@@ -214,12 +214,13 @@ impl Way {
         ];
         let rest: &[Ask] = match self {
             Self::Forward => &[Ask::Restore, Ask::Settle, Ask::Release, Ask::Clean],
-            Self::GivenUp | Self::Stopped => &[Ask::Resume, Ask::Discard],
+            Self::GivenUp | Self::Stopped => &[Ask::Resume, Ask::Containers, Ask::Discard],
             Self::TakenBack => &[
                 Ask::Restore,
                 Ask::Restore,
                 Ask::Discard,
                 Ask::Resume,
+                Ask::Containers,
                 Ask::Discard,
             ],
             Self::LostMemory => &[
@@ -227,6 +228,7 @@ impl Way {
                 Ask::Settle,
                 Ask::Discard,
                 Ask::Resume,
+                Ask::Containers,
                 Ask::Discard,
             ],
             Self::Denied => return vec![Ask::Reading, Ask::Reading],
@@ -345,7 +347,7 @@ fn befalls(fate: Fate, ask: Ask) -> bool {
         Fate::Half => ask.can_fail_half_done(),
         // A question leaves nothing behind.
         Fate::UnwellDone | Fate::Late | Fate::LateAfterTheEnd | Fate::Twice | Fate::KilledLate => {
-            ask != Ask::Reading
+            !matches!(ask, Ask::Reading | Ask::Containers)
         }
         Fate::Refused
         | Fate::Unwell

@@ -5,7 +5,7 @@ use std::time::Instant;
 use carnet_api::agent::{
     CopyAhead, HandOver, HandedOver, MAKING_SURE, Order, PrepareTarget, Restored,
 };
-use carnet_api::v1::{StallPlace, StallStep};
+use carnet_api::v1::{ContainerState, StallPlace, StallStep};
 use carnet_core::migration::{
     Circumstances, Effect, MigrationPlan, Strategy, choose, expected_downtime_ms, sent_within_ms,
 };
@@ -134,6 +134,7 @@ impl Runner {
         match effect {
             Effect::Prepare(_) => {
                 let container = agents.prepare_source(&source, &order).await?;
+                facts.has_run = !container.is_stopped;
                 let asked = PrepareTarget { order, container };
                 let prepared = agents.prepare_target(&target, &asked).await?;
                 let of = |edge: &Endpoint, problems: Vec<String>| {
@@ -234,6 +235,14 @@ impl Runner {
             }
             Effect::ResumeSource(_) => {
                 agents.command(&source, Command::Resume, &order).await?;
+                // Said with the failure. Where it cannot be asked, the monitor will tell.
+                if facts.has_run
+                    && let Ok(containers) = agents.containers(&source).await
+                {
+                    facts.has_ended_at_source = containers.iter().any(|found| {
+                        found.name == order.container && found.state == ContainerState::Stopped
+                    });
+                }
                 Ok(())
             }
             Effect::Admit | Effect::Commit(_) | Effect::TakeBack(_) => Ok(()),

@@ -49,6 +49,12 @@ pub struct Facts {
     /// It did not run then.
     #[serde(default)]
     pub is_stopped: bool,
+    /// It ran when its source described it.
+    #[serde(default)]
+    pub has_run: bool,
+    /// It did not any more when its source had been told to go on with it.
+    #[serde(default)]
+    pub has_ended_at_source: bool,
     /// The rate at which its files went over, in bytes a second, where that was measured.
     #[serde(default)]
     pub bytes_per_s: Option<u64>,

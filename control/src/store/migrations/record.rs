@@ -55,7 +55,14 @@ pub(super) fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
     let ended_at: Option<i64> = row.try_get("ended_at")?;
     let cancel_asked_at: Option<i64> = row.try_get("cancel_asked_at")?;
     let terms = terms(row)?;
+    let source_name: String = row.try_get("source_name")?;
     let failure = state.cause().filter(|cause| !cause.cancelled);
+    let failure = failure.map(|cause| match facts.has_ended_at_source {
+        true => format!(
+            "{cause}; it does not run on `{source_name}` any more: that edge's machine has started anew, or it ended by itself. Its files are there as they were: start it there"
+        ),
+        false => cause.to_string(),
+    });
     Ok(MigrationRecord {
         owner: parsed(row, "owner")?,
         can_be_cancelled: state.phase().is_before_the_commit() && cancel_asked_at.is_none(),
@@ -66,14 +73,14 @@ pub(super) fn record(row: &SqliteRow) -> Result<MigrationRecord, StoreError> {
             to: json(row, "destination")?,
             state: wire_state(state.phase()),
             source: parsed(row, "source")?,
-            source_name: row.try_get("source_name")?,
+            source_name,
             target: target
                 .map(str::parse)
                 .transpose()
                 .map_err(|error: uuid::Error| corrupt("target", &error))?,
             target_name: row.try_get("target_name")?,
             attempts: json(row, "attempts")?,
-            failure: failure.map(ToString::to_string),
+            failure,
             waiting_for: row.try_get("waiting_for")?,
             needs_operator: needs_operator(row, &state)?,
             strategy: facts.strategy.map(|choice| ChosenStrategy {
