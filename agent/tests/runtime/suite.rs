@@ -221,6 +221,7 @@ async fn it_moves_by(strategy: Strategy, runtime: &impl Runtime, container: &imp
     assert_eq!(state(runtime, name).await, Some(ContainerState::Stopped));
 
     put_back(&mut rootfs, &runtime.rootfs(name));
+    twice(async || runtime.expect_images(name)).await;
     put_back(&mut images, &runtime.images(name));
     twice(|| runtime.stand_by(name, strategy)).await;
     twice(|| runtime.restore(name, strategy, None)).await;
