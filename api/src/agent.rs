@@ -19,7 +19,7 @@
 //! POST /v1/handovers/{id}/source/hand-over  freeze, dump, send difference and memory; or stop it,
 //!                                           and send the difference
 //! POST /v1/handovers/{id}/target/restore    bring it to life (only after the commit)
-//! POST /v1/handovers/{id}/target/settle     wait until no memory is missing any more
+//! POST /v1/handovers/{id}/target/settle     wait until no memory is missing any more, and files are on the disk
 //! POST /v1/handovers/{id}/source/release    kill the frozen copy, remove it
 //! POST /v1/handovers/{id}/target/clean      remove the memory images
 //! POST /v1/handovers/{id}/source/resume     thaw: it runs on as it was; started again, if it was

@@ -1,5 +1,8 @@
 //! The target's part: the container arrives.
 
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -440,10 +443,12 @@ impl<R: Runtime> Handovers<R> {
         })
     }
 
-    /// Target: waits until no memory of the container is missing any more.
+    /// Target: waits until no memory of the container is missing any more, and its files are on
+    /// the disk.
     ///
     /// # Errors
-    /// Where some never will be here; the container was killed.
+    /// Where some memory never will be here; the container was killed. Where files cannot be
+    /// written out: it runs on, and this may be asked for again.
     pub async fn settle(&self, order: Order) -> Result<Done, Problem> {
         let entitled = self.concluded::<Commit>(&order, Part::Target, COMMITTED)?;
         let name = &entitled.name;
@@ -468,6 +473,9 @@ impl<R: Runtime> Handovers<R> {
                 .map_err(|error| error.to_string()),
         };
         let Err(problem) = settled else {
+            // The source removes its copy next: what is not on the disk then would go with this
+            // machine's power.
+            flush(self.runtime.rootfs(name)).await?;
             return Ok(Done {});
         };
         // From here on it may be discarded.
@@ -499,5 +507,22 @@ impl<R: Runtime> Handovers<R> {
     pub async fn discard(&self, order: Order) -> Result<Done, Problem> {
         let entitled = self.concluded::<Abort>(&order, Part::Target, DISCARDED)?;
         self.end(order, entitled, End::Discard).await
+    }
+}
+
+/// Has everything be on the disk that was written to the file system that `directory` is on.
+async fn flush(directory: PathBuf) -> Result<(), Problem> {
+    let flushed = tokio::task::spawn_blocking(move || match File::open(&directory) {
+        Ok(open) => nix::unistd::syncfs(&open).map_err(io::Error::from),
+        // Somebody has removed it by hand since: there is nothing to keep.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    });
+    match flushed.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(internal(&format!(
+            "the container's files cannot be written out to the disk: {error}"
+        ))),
+        Err(error) => Err(internal(&error)),
     }
 }
