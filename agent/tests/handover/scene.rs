@@ -575,7 +575,7 @@ impl Scene {
     /// Whether anything is answered to `request` of `caller`'s.
     ///
     /// Not asked by reqwest: where a connection breaks at the instant at which it hands a request
-    /// over to it, it waits for ever (hyper keeps the request in a channel that nobody reads any
+    /// over to it, it waits for ever (as it seems, hyper keeps the request in a channel that nobody reads any
     /// more, and whose sender waits for its answer).
     pub fn is_heard(&self, caller: Caller, edge: &Edge, request: reqwest::RequestBuilder) -> bool {
         let tls = TlsConnector::from(Arc::new(self.client_config(caller)));
