@@ -204,7 +204,7 @@ impl<R: Runtime> Handovers<R> {
         // The hand-over may have gone on, or ended, meanwhile.
         let (record, name) = self.expected(migration, peer)?;
         if let (
-            Stream::Images,
+            Stream::MemoryAhead | Stream::Images,
             Role::Target {
                 strategy: Some(Strategy::Cold),
                 ..

@@ -132,7 +132,7 @@ pub async fn start(name: &ContainerName) -> Result<(), String> {
         .map_err(|error| with_log(&error.to_string(), &told))
 }
 
-/// An error with the end of what LXC says of it.
+/// An error with the beginning of what LXC says of it: what comes after follows from that.
 fn with_log(error: &str, log: &str) -> String {
     /// How many lines of the log are told.
     const LINES: usize = 4;

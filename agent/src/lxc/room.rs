@@ -44,7 +44,7 @@ pub fn disk_shortage(container: &Described, directory: &Path) -> Option<String> 
     match statvfs(directory) {
         Ok(found) => {
             let free = found.fragment_size() * found.blocks_available();
-            let needed = container.rootfs_bytes + DISK_RESERVE;
+            let needed = container.rootfs_bytes.saturating_add(DISK_RESERVE);
             (free < needed).then(|| {
                 format!(
                     "{} has {} MB free, and {} MB are needed",
@@ -77,7 +77,7 @@ pub fn memory_shortage(memory_bytes: u64) -> Option<String> {
 /// What is missing for the images of so much memory to lie here, and for what is written to
 /// meanwhile; in words.
 pub fn for_images(memory_bytes: u64) -> Option<String> {
-    let needed = memory_bytes * 2;
+    let needed = memory_bytes.saturating_mul(2);
     // What is not there yet will be on the same tmpfs.
     let directory = Path::new(super::IMAGES)
         .ancestors()

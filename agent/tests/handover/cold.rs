@@ -318,9 +318,12 @@ fn nobody_sends_memory_in_a_cold_move() {
     scene.go_to(&mut a_move, "source/hand-over");
     let source = Caller::Edge(a_move.order.source);
     let (client, base) = scene.client(source, scene.target());
-    let url = format!("{base}/v1/handovers/{}/images", a_move.order.migration);
-    let answer = scene.block_on(client.put(url).body(MEMORY).send()).unwrap();
-    assert_eq!(answer.status().as_u16(), 409);
+    for stream in ["memory-ahead", "images"] {
+        let url = format!("{base}/v1/handovers/{}/{stream}", a_move.order.migration);
+        let answer = client.put(url).body(MEMORY).send();
+        let answer = scene.block_on(answer).unwrap();
+        assert_eq!(answer.status().as_u16(), 409, "{stream}");
+    }
     assert!(!scene.target().images().exists());
     assert!(scene.target().simulated().is_stopped(&name()));
 }
