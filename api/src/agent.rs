@@ -14,8 +14,6 @@
 //! POST /v1/handovers/{id}/source/prepare    check; describe the container
 //! POST /v1/handovers/{id}/target/prepare    check; make directories and network ready
 //! POST /v1/handovers/{id}/source/copy-ahead send files, and memory if it can be, container running
-//! POST /v1/handovers/{id}/source/hand-over  freeze, dump, send difference and memory
-//! POST /v1/handovers/{id}/source/copy-ahead send the root file system, container running
 //! POST /v1/handovers/{id}/source/hand-over  freeze, dump, send difference and memory; or stop it,
 //!                                           and send the difference
 //! POST /v1/handovers/{id}/target/restore    bring it to life (only after the commit)
