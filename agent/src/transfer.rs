@@ -1,8 +1,8 @@
-//! How a directory tree goes from one agent to another: one `PUT`, its body the tree's stream,
-//! compressed where that helps.
+//! How a directory tree goes from one agent to another: one `PUT`, its body the tree's stream in
+//! pieces, each compressed where there is time for it: while the network has enough to send.
 //!
 //! ```text
-//! encoding (1 byte: 0 as it is, 1 zstd) · the stream of `tree`
+//! encoding (1 byte: 0 as it is, 1 zstd) · length (4 bytes, big-endian) · a piece of the stream of `tree`
 //! ```
 //!
 //! The receiver answers with the SHA-256 of what it unpacked; the sender compares it with what it
@@ -12,7 +12,7 @@
 //! sender, which stops when it is told, has stopped: an answer on a connection that is closed
 //! while something is sent on it is lost.
 
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -22,16 +22,21 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
+use tokio_util::io::{StreamReader, SyncIoBridge};
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::pace::Pace;
 use crate::tree::{self, Manifest, Previous};
 
-/// How much is read ahead of the network, in bytes.
-const AHEAD: usize = 1 << 20;
-/// How much of a stream is tried before it is decided whether to compress it, in bytes.
-const TRIAL: usize = 256 << 10;
-/// zstd's fastest level keeps up with 1 Gbit/s on one core.
+/// How much of a stream goes in one piece, in bytes.
+const PIECE: usize = 256 << 10;
+/// How many pieces are read ahead of the network.
+const AHEAD: usize = 4;
+/// What stands before a piece, in bytes.
+const HEAD: usize = 5;
+const PLAIN: u8 = 0;
+const ZSTD: u8 = 1;
+/// zstd's fastest level but those that hardly compress.
 const LEVEL: i32 = 1;
 
 /// What the receiver says of what it got.
@@ -55,8 +60,7 @@ pub enum TransferError {
 }
 
 /// Sends the tree below `root`, or what has changed of it since `previous`, to `url`, no faster
-/// than `pace` says. Returns
-/// the bytes sent and the manifest of what was there.
+/// than `pace` says. Returns the bytes sent and the manifest of what was there.
 ///
 /// # Errors
 /// [`TransferError`]; the target may then hold a part.
@@ -67,23 +71,20 @@ pub async fn send(
     previous: Option<Previous>,
     pace: Pace,
 ) -> Result<(u64, Manifest), TransferError> {
-    let (near, far) = tokio::io::duplex(AHEAD);
+    let (network, mut pieces) = mpsc::channel(AHEAD);
     let packing = tokio::task::spawn_blocking(move || {
-        let mut output = Hashing::new(BufWriter::with_capacity(TRIAL, SyncIoBridge::new(near)));
-        let mut encoder = Encoder::new(&mut output);
-        let manifest = tree::pack(&root, previous.as_ref(), &mut encoder)?;
-        encoder.finish()?;
-        output.flush()?;
-        let (sha256, bytes) = output.finish();
+        let mut output = Outgoing::new(network)?;
+        let manifest = tree::pack(&root, previous.as_ref(), &mut output)?;
+        let (sha256, bytes) = output.finish()?;
         Ok::<_, io::Error>((manifest, sha256, bytes))
     });
     let (stop, stopped) = oneshot::channel::<()>();
-    let body = ReaderStream::with_capacity(far, TRIAL)
-        .and_then(move |piece| {
+    let body = stream::poll_fn(move |context| pieces.poll_recv(context))
+        .then(move |piece: Bytes| {
             let pace = pace.clone();
             async move {
                 pace.wait(piece.len()).await;
-                Ok(piece)
+                Ok::<_, io::Error>(piece)
             }
         })
         .take_until(stopped);
@@ -153,161 +154,184 @@ where
     let body = StreamReader::new(stream.map_err(io::Error::other));
     let bridge = SyncIoBridge::new(body);
     tokio::task::spawn_blocking(move || {
-        let mut input = Hashing::new(bridge);
-        decode(&mut input, |stream| tree::unpack(&root, stream))?;
+        let mut input = Hashing {
+            inner: bridge,
+            hash: Sha256::new(),
+        };
+        tree::unpack(&root, Incoming::new(&mut input)?)?;
         // What stands behind the archive's end counts for the hash.
         io::copy(&mut input, &mut io::sink())?;
-        let (sha256, _) = input.finish();
+        let sha256 = hex::encode(input.hash.finalize());
         Ok(Received { sha256 })
     })
     .await
     .map_err(io::Error::other)?
 }
 
-fn decode<R: Read>(
-    input: &mut R,
-    unpack: impl Fn(&mut dyn Read) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut encoding = [0];
-    input.read_exact(&mut encoding)?;
-    match encoding {
-        [PLAIN] => unpack(input),
-        [ZSTD] => {
-            let mut decoder = zstd::Decoder::new(input)?;
-            unpack(&mut decoder)?;
-            // To the end of the frame, so that nothing of it is left unread.
-            io::copy(&mut decoder, &mut io::sink()).map(drop)
-        }
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "an unknown encoding",
-        )),
-    }
-}
-
-const PLAIN: u8 = 0;
-const ZSTD: u8 = 1;
-
-/// Compresses a stream if its beginning can be compressed.
-enum Encoder<W: Write> {
-    Trying {
-        output: W,
-        beginning: Vec<u8>,
-    },
-    Plain(W),
-    Zstd(zstd::Encoder<'static, W>),
-    /// Only while the one becomes the other.
-    Between,
-}
-
-impl<W: Write> Encoder<W> {
-    fn new(output: W) -> Self {
-        Self::Trying {
-            output,
-            beginning: Vec::new(),
-        }
-    }
-
-    /// Decides, and writes the beginning.
-    fn decide(&mut self) -> io::Result<()> {
-        if let Self::Trying {
-            mut output,
-            beginning,
-        } = std::mem::replace(self, Self::Between)
-        {
-            let compressed = zstd::encode_all(beginning.as_slice(), LEVEL)?;
-            let helps = compressed.len() < beginning.len() / 10 * 9;
-            output.write_all(&[if helps { ZSTD } else { PLAIN }])?;
-            *self = if helps {
-                Self::Zstd(zstd::Encoder::new(output, LEVEL)?)
-            } else {
-                Self::Plain(output)
-            };
-            self.write_all(&beginning)?;
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        if matches!(self, Self::Trying { .. }) {
-            self.decide()?;
-        }
-        match self {
-            Self::Zstd(encoder) => encoder.finish()?.flush(),
-            Self::Plain(mut output) => output.flush(),
-            Self::Trying { .. } | Self::Between => Err(undecided()),
-        }
-    }
-}
-
-fn undecided() -> io::Error {
-    io::Error::other("an encoder that failed before is used again")
-}
-
-impl<W: Write> Write for Encoder<W> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Trying { beginning, .. } => {
-                beginning.extend_from_slice(data);
-                if beginning.len() >= TRIAL {
-                    self.decide()?;
-                }
-                Ok(data.len())
-            }
-            Self::Plain(output) => output.write(data),
-            Self::Zstd(encoder) => encoder.write(data),
-            Self::Between => Err(undecided()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(output) => output.flush(),
-            // Flushing a compressor early makes its output longer.
-            Self::Zstd(_) | Self::Trying { .. } | Self::Between => Ok(()),
-        }
-    }
-}
-
-/// Hashes and counts what goes through.
-struct Hashing<T> {
-    inner: T,
+/// Takes a stream in pieces, and hands each to the network: compressed where the network has not
+/// got rid of those before it, as it is where it waits for more.
+struct Outgoing {
+    network: mpsc::Sender<Bytes>,
+    /// What the next piece is of, behind the place for its head.
+    piece: Vec<u8>,
+    compressor: Compressor<'static>,
+    compressed: Vec<u8>,
     hash: Sha256,
     bytes: u64,
 }
 
-impl<T> Hashing<T> {
-    fn new(inner: T) -> Self {
-        Self {
-            inner,
+impl Outgoing {
+    fn new(network: mpsc::Sender<Bytes>) -> io::Result<Self> {
+        Ok(Self {
+            network,
+            piece: Self::empty(),
+            compressor: Compressor::new(LEVEL)?,
+            compressed: Vec::with_capacity(PIECE),
             hash: Sha256::new(),
             bytes: 0,
-        }
+        })
     }
 
-    fn finish(self) -> (String, u64) {
-        (hex::encode(self.hash.finalize()), self.bytes)
+    fn empty() -> Vec<u8> {
+        let mut piece = Vec::with_capacity(HEAD + PIECE);
+        piece.resize(HEAD, 0);
+        piece
+    }
+
+    /// Hands the piece over.
+    fn hand_over(&mut self) -> io::Result<()> {
+        let is_waited_for = self.network.capacity() == self.network.max_capacity();
+        let mut piece = std::mem::replace(&mut self.piece, Self::empty());
+        let mut encoding = PLAIN;
+        let content = piece.get(HEAD..).unwrap_or_default();
+        // What is hardly smaller does not fit in.
+        self.compressed.clear();
+        let room = content.len() / 10 * 9;
+        if !is_waited_for
+            && self
+                .compressor
+                .compress_to_buffer(content, &mut self.compressed)
+                .is_ok_and(|length| length < room)
+        {
+            piece.truncate(HEAD);
+            piece.extend_from_slice(&self.compressed);
+            encoding = ZSTD;
+        }
+        let length = u32::try_from(piece.len() - HEAD).map_err(io::Error::other)?;
+        let head = std::iter::once(encoding).chain(length.to_be_bytes());
+        for (place, byte) in piece.iter_mut().zip(head) {
+            *place = byte;
+        }
+        self.hash.update(&piece);
+        self.bytes += piece.len() as u64;
+        self.network
+            .blocking_send(piece.into())
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// The SHA-256 of all, in hexadecimal digits, and its length in bytes.
+    fn finish(mut self) -> io::Result<(String, u64)> {
+        if self.piece.len() > HEAD {
+            self.hand_over()?;
+        }
+        Ok((hex::encode(self.hash.finalize()), self.bytes))
     }
 }
 
-impl<W: Write> Write for Hashing<W> {
+impl Write for Outgoing {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(data)?;
-        self.hash.update(data.get(..count).unwrap_or_default());
-        self.bytes += count as u64;
-        Ok(count)
+        let room = HEAD + PIECE - self.piece.len();
+        let taken = data.get(..room.min(data.len())).unwrap_or_default();
+        self.piece.extend_from_slice(taken);
+        if self.piece.len() == HEAD + PIECE {
+            self.hand_over()?;
+        }
+        Ok(taken.len())
     }
 
+    /// What is not a whole piece waits for more.
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        Ok(())
     }
+}
+
+/// Reads a stream that comes in pieces.
+struct Incoming<R> {
+    network: R,
+    piece: Vec<u8>,
+    /// How much of it was read.
+    read: usize,
+    decompressor: Decompressor<'static>,
+}
+
+impl<R: Read> Incoming<R> {
+    fn new(network: R) -> io::Result<Self> {
+        Ok(Self {
+            network,
+            piece: Vec::new(),
+            read: 0,
+            decompressor: Decompressor::new()?,
+        })
+    }
+
+    /// The next piece is the one that is read; an empty one is the end.
+    fn next(&mut self) -> io::Result<()> {
+        self.piece.clear();
+        self.read = 0;
+        let mut encoding = [0];
+        if self.network.read(&mut encoding)? == 0 {
+            return Ok(());
+        }
+        let mut length = [0; 4];
+        self.network.read_exact(&mut length)?;
+        let length = u32::from_be_bytes(length) as usize;
+        if !(1..=PIECE).contains(&length) {
+            return Err(malformed("a piece is empty or too long"));
+        }
+        let mut content = vec![0; length];
+        self.network.read_exact(&mut content)?;
+        match encoding {
+            [PLAIN] => self.piece = content,
+            [ZSTD] => {
+                self.piece.reserve(PIECE);
+                self.decompressor
+                    .decompress_to_buffer(&content, &mut self.piece)?;
+                if self.piece.is_empty() {
+                    return Err(malformed("a piece is empty"));
+                }
+            }
+            _ => return Err(malformed("a piece has an unknown encoding")),
+        }
+        Ok(())
+    }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+impl<R: Read> Read for Incoming<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.read == self.piece.len() {
+            self.next()?;
+        }
+        let mut rest = self.piece.get(self.read..).unwrap_or_default();
+        let count = rest.read(buffer)?;
+        self.read += count;
+        Ok(count)
+    }
+}
+
+/// Hashes what is read.
+struct Hashing<T> {
+    inner: T,
+    hash: Sha256,
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hash.update(buffer.get(..count).unwrap_or_default());
-        self.bytes += count as u64;
         Ok(count)
     }
 }

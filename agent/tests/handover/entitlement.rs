@@ -3,7 +3,7 @@
 use carnet_agent::runtime::ContainerName;
 use carnet_core::ids::EdgeId;
 
-use crate::scene::{Caller, Edge, Move, ORDERS, OTHER, Scene, TARGET, answer};
+use crate::scene::{Caller, Edge, Move, ORDERS, OTHER, Scene, TARGET, answer, stream as sent};
 
 const QUESTIONS: [&str; 4] = [
     "/v1/facts",
@@ -63,9 +63,7 @@ fn nobody_gives_orders_but_the_control_plane() {
 /// A stream of an empty tree, as the source's agent sends it.
 fn stream() -> Vec<u8> {
     let empty = tempfile::TempDir::new().unwrap();
-    let mut stream = vec![0];
-    carnet_agent::tree::pack(empty.path(), None, &mut stream).unwrap();
-    stream
+    sent(empty.path(), 512).concat()
 }
 
 fn put(

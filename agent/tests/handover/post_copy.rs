@@ -4,7 +4,6 @@
 use std::fs;
 
 use carnet_agent::runtime::ContainerName;
-use carnet_agent::tree;
 use carnet_api::agent::StandBy;
 use carnet_api::v1::ContainerState;
 use carnet_core::migration::Strategy;
@@ -13,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::scene::{
     BOUND, COURSE, Caller, MEMORY, Move, NAME, OTHER, SOURCE, Scene, TARGET, Way, answer,
+    stream as sent,
 };
 
 /// A move after which memory follows.
@@ -264,8 +264,7 @@ fn stand_by_asked_twice_and_images_that_come_twice_change_nothing() {
         assert_eq!(ask(&scene, source, &a_move, "stand-by"), 200);
     }
     scene.go(&mut a_move, "source/hand-over");
-    let mut images = vec![0];
-    tree::pack(&scene.source().images(), None, &mut images).unwrap();
+    let images = sent(&scene.source().images(), 512).concat();
     for _ in 0..2 {
         let (client, base) = scene.client(source, scene.target());
         let url = format!("{base}/v1/handovers/{}/images", a_move.order.migration);
@@ -284,8 +283,7 @@ fn making(scene: &Scene, a_move: &Move) -> fs::File {
     let pipe = directory.path().join("memory");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
-    let mut images = vec![0];
-    tree::pack(directory.path(), None, &mut images).unwrap();
+    let images = sent(directory.path(), 512).concat();
     let source = Caller::Edge(a_move.order.source);
     assert_eq!(ask(scene, source, a_move, "stand-by"), 200);
     let (client, base) = scene.client(source, scene.target());

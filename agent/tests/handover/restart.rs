@@ -9,7 +9,9 @@ use futures_util::stream;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
-use crate::scene::{BOUND, COURSE, Caller, Move, SOURCE, Scene, TARGET, Way, answer, files};
+use crate::scene::{
+    BOUND, COURSE, Caller, Move, SOURCE, Scene, TARGET, Way, answer, files, stream as sent,
+};
 
 #[test]
 fn an_agent_started_anew_between_any_two_orders_goes_on() {
@@ -143,8 +145,8 @@ impl Stuck {
         for name in ["changing", "stale"] {
             fs::write(directory.path().join(name), "stale").unwrap();
         }
-        let mut bytes = vec![0];
-        carnet_agent::tree::pack(directory.path(), None, &mut bytes).unwrap();
+        // Header and content of the second file, and the end of the archive, do not come.
+        let [beginning, end] = sent(directory.path(), 4 * 512);
         let (rest, mut pieces) = tokio::sync::mpsc::unbounded_channel();
         let (client, base) = scene.client(Caller::Edge(a_move.order.source), scene.target());
         let url = format!("{base}/v1/handovers/{}/rootfs", a_move.order.migration);
@@ -157,13 +159,11 @@ impl Stuck {
                 Err(_) => None,
             }
         });
-        // Header and content of the second file, and the end of the archive, do not come.
-        let rest_of_it = bytes.split_off(bytes.len() - 4 * 512);
-        rest.send(Ok(bytes)).unwrap();
+        rest.send(Ok(beginning)).unwrap();
         let stuck = Self {
             rest,
             answer,
-            bytes: rest_of_it,
+            bytes: end,
         };
         let deadline = Instant::now() + BOUND;
         let has_arrived = || {

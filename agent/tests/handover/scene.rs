@@ -345,6 +345,20 @@ impl Drop for Edge {
     }
 }
 
+/// The tree below `directory` as the source's agent sends it, but for what is compressed: in pieces,
+/// of which the last is the end, so many bytes of it.
+pub fn stream(directory: &Path, end_bytes: usize) -> [Vec<u8>; 2] {
+    let mut stream = Vec::new();
+    carnet_agent::tree::pack(directory, None, &mut stream).unwrap();
+    let end = stream.split_off(stream.len() - end_bytes);
+    [stream, end].map(|part| {
+        let mut piece = vec![0];
+        piece.extend((part.len() as u32).to_be_bytes());
+        piece.extend(part);
+        piece
+    })
+}
+
 /// Every path below `root`, with what stands there: a file's content, a link's target.
 pub fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     use std::os::unix::ffi::OsStrExt;

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::scene::{
     Authority, BOUND, Caller, Edge, Move, ORDERS, OTHER, SOURCE, Scene, TARGET, answer,
+    stream as sent,
 };
 
 /// The kinds of statements.
@@ -327,8 +328,7 @@ fn an_abort_from_before_the_commit_does_not_discard_what_was_committed() {
 /// A stream of an empty tree to the target, as `caller`; the status that it is answered with.
 fn send(scene: &Scene, caller: Caller, a_move: &Move, what: &str) -> u16 {
     let empty = TempDir::new().unwrap();
-    let mut stream = vec![0];
-    carnet_agent::tree::pack(empty.path(), None, &mut stream).unwrap();
+    let stream = sent(empty.path(), 512).concat();
     let (client, base) = scene.client(caller, scene.target());
     let url = format!("{base}/v1/handovers/{}/{what}", a_move.order.migration);
     match scene
