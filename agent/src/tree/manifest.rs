@@ -142,7 +142,8 @@ fn walk_below(
         };
         for entry in entries {
             let entry = entry?;
-            let Some(metadata) = look_at(&entry.path())? else {
+            // Of the entry itself, not of what it may lead to.
+            let Some(metadata) = if_sent(entry.metadata())? else {
                 continue;
             };
             let path = directory.join(entry.file_name());
@@ -155,9 +156,9 @@ fn walk_below(
     Ok(())
 }
 
-/// What is at a path, if it is anything that is sent.
-fn look_at(full: &Path) -> io::Result<Option<Metadata>> {
-    match fs::symlink_metadata(full) {
+/// What was found, if it is anything that is sent.
+fn if_sent(found: io::Result<Metadata>) -> io::Result<Option<Metadata>> {
+    match found {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         metadata => Ok(Some(metadata?).filter(|metadata| !metadata.file_type().is_socket())),
     }
@@ -168,7 +169,7 @@ fn look_below(base: &File, path: &Path) -> io::Result<Option<Metadata>> {
         return base.metadata().map(Some);
     }
     match Place::find(base, path)? {
-        Some(place) => look_at(&place.path()),
+        Some(place) => if_sent(fs::symlink_metadata(place.path())),
         None => Ok(None),
     }
 }

@@ -1,18 +1,20 @@
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::{major, minor};
 use tar::{Builder, EntryType, Header};
+use xattr::{FileExt, XAttrs};
 
 use super::head::Head;
 use super::manifest::{Looked, Manifest, Mapped, Stamp, now_ns, walk};
-use super::place::Place;
+use super::place::{Place, Places};
 use super::watch::Changes;
 
 /// The prefix under which extended attributes are carried.
@@ -126,12 +128,15 @@ pub fn pack(
         .filter(|file| is_changed(file) || parents.contains(file.0.as_path()))
         .collect();
     let mut archive = Builder::new(output);
+    let mut places = Places::below(&base);
     let mut links = HashMap::new();
     let mut missed = HashSet::new();
     for (path, metadata) in to_send {
         // What is in a directory that was not sent has no place at the other end.
         let parent_is_missed = path.parent().is_some_and(|path| missed.contains(path));
-        if parent_is_missed || !append(&mut archive, &base, path, metadata, &mut links)? {
+        if parent_is_missed
+            || !append(&mut archive, &base, &mut places, path, metadata, &mut links)?
+        {
             missed.insert(path.as_path());
             if let Some(stamp) = manifest.files.get_mut(path) {
                 stamp.unsettle();
@@ -152,6 +157,7 @@ fn linked(metadata: &Metadata) -> Option<(u64, u64)> {
 fn append<W: Write>(
     archive: &mut Builder<W>,
     base: &File,
+    places: &mut Places<'_>,
     path: &Path,
     metadata: &Metadata,
     links: &mut HashMap<(u64, u64), PathBuf>,
@@ -174,17 +180,21 @@ fn append<W: Write>(
     let place = if kind.is_dir() {
         Place::directory(base, path)?
     } else {
-        Place::find(base, path)?
+        places.find(path)?
     };
     let Some(place) = place else {
         return Ok(false);
     };
     let full = place.path();
+    let by_path = || attributes(xattr::list(&full), |name| xattr::get(&full, name));
     if kind.is_file() {
-        let Some(file) = open_file(&full)? else {
+        let Some(file) = open_file(&place)? else {
             return Ok(false);
         };
-        append_attributes(archive, &full)?;
+        append_attributes(
+            archive,
+            &attributes(file.list_xattr(), |name| file.get_xattr(name))?,
+        )?;
         header.set_entry_type(EntryType::Regular);
         header.set_size(metadata.size());
         // As many bytes as announced, whatever became of the file meanwhile.
@@ -202,11 +212,11 @@ fn append<W: Write>(
             }
             target => target?,
         };
-        append_attributes(archive, &full)?;
+        append_attributes(archive, &by_path()?)?;
         header.set_entry_type(EntryType::Symlink);
         append_entry(archive, &mut header, path, Some(&target), io::empty())?;
     } else {
-        append_attributes(archive, &full)?;
+        append_attributes(archive, &by_path()?)?;
         if kind.is_dir() {
             header.set_entry_type(EntryType::Directory);
         } else if kind.is_fifo() {
@@ -231,13 +241,9 @@ fn append<W: Write>(
 }
 
 /// Opens a file; `None` where it is gone or is no file any more.
-fn open_file(full: &Path) -> io::Result<Option<File>> {
-    let opened = OpenOptions::new()
-        .read(true)
-        // Not to hang on a pipe that was put there meanwhile.
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-        .open(full);
-    match opened {
+fn open_file(place: &Place) -> io::Result<Option<File>> {
+    // Not to hang on a pipe that was put there meanwhile.
+    match place.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
         Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
         // A link, or a socket or device without a driver, stands there now.
         Err(error)
@@ -252,8 +258,14 @@ fn open_file(full: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Extended attributes go before the entry that they belong to.
-fn append_attributes<W: Write>(archive: &mut Builder<W>, full: &Path) -> io::Result<()> {
+/// Extended attributes, by their names.
+type Attributes = Vec<(OsString, Vec<u8>)>;
+
+/// Those of the `names` that `get` has something of.
+fn attributes(
+    names: io::Result<XAttrs>,
+    get: impl Fn(&OsString) -> io::Result<Option<Vec<u8>>>,
+) -> io::Result<Attributes> {
     let gone = |error: &io::Error| {
         // Gone since the walk, or a file system without them.
         matches!(
@@ -261,28 +273,35 @@ fn append_attributes<W: Write>(archive: &mut Builder<W>, full: &Path) -> io::Res
             io::ErrorKind::NotFound | io::ErrorKind::Unsupported
         )
     };
-    let names = match xattr::list(full) {
-        Err(error) if gone(&error) => return Ok(()),
+    let names = match names {
+        Err(error) if gone(&error) => return Ok(Vec::new()),
         names => names?,
     };
-    let mut attributes = Vec::new();
+    let mut found = Vec::new();
     for name in names {
-        let value = match xattr::get(full, &name) {
+        let value = match get(&name) {
             Err(error) if gone(&error) => None,
             value => value?,
         };
-        if let Some(value) = value {
-            attributes.push((
-                format!("{XATTR}{}", hex::encode(name.as_bytes())),
-                hex::encode(value),
-            ));
-        }
+        found.extend(value.map(|value| (name, value)));
     }
-    archive.append_pax_extensions(
-        attributes
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes())),
-    )
+    Ok(found)
+}
+
+/// Extended attributes go before the entry that they belong to.
+fn append_attributes<W: Write>(
+    archive: &mut Builder<W>,
+    attributes: &Attributes,
+) -> io::Result<()> {
+    let records: Vec<(String, String)> = attributes
+        .iter()
+        .map(|(name, value)| {
+            let name = hex::encode(name.as_bytes());
+            (format!("{XATTR}{name}"), hex::encode(value))
+        })
+        .collect();
+    let records = records.iter();
+    archive.append_pax_extensions(records.map(|(name, value)| (name.as_str(), value.as_bytes())))
 }
 
 /// Appends an entry with `path` and `link` byte for byte: `tar`'s own way to write them tidies

@@ -2,9 +2,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::Mode;
 
 use super::head::malformed;
 
@@ -14,8 +16,54 @@ use super::head::malformed;
 /// nothing: the directory is held open. At one end the tree belongs to a container that runs, at
 /// the other it comes from another machine; both could put a link to the edge's own files there.
 pub(super) struct Place {
-    directory: File,
+    directory: Rc<File>,
     name: PathBuf,
+}
+
+/// The places below a root, one after the other: many are in the directory of the one before.
+pub(super) struct Places<'a> {
+    base: &'a File,
+    last: Option<(PathBuf, Rc<File>)>,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn below(base: &'a File) -> Self {
+        Self { base, last: None }
+    }
+
+    /// As [`Place::find`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn find(&mut self, path: &Path) -> io::Result<Option<Place>> {
+        let path = clean(path)?;
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(None);
+        };
+        let name = PathBuf::from(name);
+        if let Some((last, directory)) = &self.last
+            && last == parent
+        {
+            let directory = directory.clone();
+            return Ok(Some(Place { directory, name }));
+        }
+        let Some(directory) = open(self.base, parent)?.map(Rc::new) else {
+            return Ok(None);
+        };
+        self.last = Some((parent.to_owned(), directory.clone()));
+        Ok(Some(Place { directory, name }))
+    }
+
+    /// Something else is at `path` from here on, and below it.
+    pub(super) fn forget(&mut self, path: &Path) {
+        if self
+            .last
+            .as_ref()
+            .is_some_and(|(last, _)| last.starts_with(path))
+        {
+            self.last = None;
+        }
+    }
 }
 
 impl Place {
@@ -25,14 +73,7 @@ impl Place {
     /// # Errors
     /// Where `path` leads up or to a root, or the kernel refuses.
     pub(super) fn find(base: &File, path: &Path) -> io::Result<Option<Self>> {
-        let path = clean(path)?;
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Ok(None);
-        };
-        Ok(open(base, parent)?.map(|directory| Self {
-            directory,
-            name: PathBuf::from(name),
-        }))
+        Places::below(base).find(path)
     }
 
     /// The directory `path` below `base` itself; `None` where there is none.
@@ -41,9 +82,24 @@ impl Place {
     /// As for [`find`](Self::find).
     pub(super) fn directory(base: &File, path: &Path) -> io::Result<Option<Self>> {
         Ok(open(base, &clean(path)?)?.map(|directory| Self {
-            directory,
+            directory: Rc::new(directory),
             name: PathBuf::from("."),
         }))
+    }
+
+    /// Opens the file that is there, or, by `flags`, makes it; through no link.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn open(&self, flags: OFlag) -> io::Result<File> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened = openat(
+            &*self.directory,
+            &self.name,
+            flags,
+            Mode::from_bits_truncate(0o600),
+        )?;
+        Ok(File::from(opened))
     }
 
     /// A path by which it can be reached for as long as this place is kept.

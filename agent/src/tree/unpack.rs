@@ -1,18 +1,19 @@
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::Path;
 
-use nix::fcntl::AT_FDCWD;
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, futimens, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use tar::{Archive, Entry, EntryType};
+use xattr::{FileExt, XAttrs};
 
 use super::head::{Head, malformed};
 use super::pack::XATTR;
-use super::place::{Place, clean};
+use super::place::{Place, Places, clean};
 
 /// How much of a file is copied at a time. A block of zeros becomes a hole.
 const BLOCK: usize = 64 << 10;
@@ -43,17 +44,26 @@ pub fn unpack(root: &Path, mut input: impl Read) -> io::Result<()> {
     }
     let mut archive = Archive::new(&mut input);
     let mut directories = Vec::new();
+    let mut places = Places::below(&base);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = clean(&entry.path()?)?;
         let attributes = attributes(&mut entry)?;
         let kind = entry.header().entry_type();
+        places.forget(&path);
         if kind == EntryType::Directory {
             make_directory(&base, &path)?;
             directories.push((path, Owner::of(&entry)?, attributes));
             continue;
         }
-        let place = Place::find(&base, &path)?.ok_or_else(|| in_no_directory(&path))?;
+        let place = places.find(&path)?.ok_or_else(|| in_no_directory(&path))?;
+        if kind == EntryType::Regular {
+            let (owner, size) = (Owner::of(&entry)?, entry.size());
+            let file = create(&place)?;
+            copy_with_holes(&mut entry, &file, size)?;
+            finish_file(&file, owner, &attributes)?;
+            continue;
+        }
         make(&mut entry, kind, &place, &base)?;
         if kind != EntryType::Link {
             finish(&place.path(), kind, Owner::of(&entry)?, &attributes)?;
@@ -113,6 +123,19 @@ fn make_directory(base: &File, path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(full)
 }
 
+/// Makes an empty file in the place of whatever is there.
+fn create(place: &Place) -> io::Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+    match place.open(flags) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove(&place.path())?;
+            place.open(flags)
+        }
+        opened => opened,
+    }
+}
+
+/// Makes what is neither a directory nor a file with something in it.
 fn make(
     entry: &mut Entry<'_, impl Read>,
     kind: EntryType,
@@ -128,15 +151,6 @@ fn make(
             .ok_or_else(|| malformed("a link to nothing"))
     };
     match kind {
-        EntryType::Regular => {
-            let size = entry.size();
-            let file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(full)?;
-            copy_with_holes(entry, file, size)
-        }
         EntryType::Symlink => symlink(link()?, full),
         EntryType::Link => {
             let target = Place::find(base, &link()?)?
@@ -170,8 +184,9 @@ fn node(path: &Path, kind: SFlag, device: u64) -> io::Result<()> {
     mknod(path, kind, Mode::from_bits_truncate(0o600), device).map_err(Into::into)
 }
 
-fn copy_with_holes(input: &mut impl Read, mut file: File, size: u64) -> io::Result<()> {
+fn copy_with_holes(input: &mut impl Read, mut file: &File, size: u64) -> io::Result<()> {
     let mut block = vec![0; BLOCK];
+    let mut ends_with_hole = false;
     loop {
         let mut filled = 0;
         while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -182,10 +197,13 @@ fn copy_with_holes(input: &mut impl Read, mut file: File, size: u64) -> io::Resu
         }
         let content = block.get(..filled).unwrap_or_default();
         if content.is_empty() {
-            // It may end with a hole.
-            return file.set_len(size);
+            return match ends_with_hole {
+                true => file.set_len(size),
+                false => Ok(()),
+            };
         }
-        if content.iter().all(|byte| *byte == 0) {
+        ends_with_hole = content.iter().all(|byte| *byte == 0);
+        if ends_with_hole {
             file.seek(SeekFrom::Current(filled as i64))?;
         } else {
             file.write_all(content)?;
@@ -232,12 +250,28 @@ fn attributes(entry: &mut Entry<'_, impl Read>) -> io::Result<Attributes> {
 }
 
 /// Owner, mode, attributes and time, in the order in which the one does not undo the other.
+fn finish_file(file: &File, owner: Owner, attributes: &Attributes) -> io::Result<()> {
+    fchown(file, Some(owner.uid), Some(owner.gid))?;
+    file.set_permissions(Permissions::from_mode(owner.mode))?;
+    for name in others(file.list_xattr(), attributes)? {
+        file.remove_xattr(name)?;
+    }
+    for (name, value) in attributes {
+        file.set_xattr(name, value)?;
+    }
+    let modified = TimeSpec::new(owner.modified, 0);
+    futimens(file, &TimeSpec::UTIME_OMIT, &modified).map_err(Into::into)
+}
+
+/// The same, of what cannot be opened or need not be.
 fn finish(path: &Path, kind: EntryType, owner: Owner, attributes: &Attributes) -> io::Result<()> {
     lchown(path, Some(owner.uid), Some(owner.gid))?;
     if kind != EntryType::Symlink {
         fs::set_permissions(path, Permissions::from_mode(owner.mode))?;
     }
-    remove_other_attributes(path, attributes)?;
+    for name in others(xattr::list(path), attributes)? {
+        xattr::remove(path, name)?;
+    }
     for (name, value) in attributes {
         xattr::set(path, name, value)?;
     }
@@ -251,19 +285,18 @@ fn finish(path: &Path, kind: EntryType, owner: Owner, attributes: &Attributes) -
     .map_err(Into::into)
 }
 
-/// A directory may have had others before, and what is new may have inherited some.
-fn remove_other_attributes(path: &Path, attributes: &Attributes) -> io::Result<()> {
-    let names = match xattr::list(path) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
+/// Those of the `names` that are not among the `attributes`: a directory may have had others before,
+/// and what is new may have inherited some.
+fn others(names: io::Result<XAttrs>, attributes: &Attributes) -> io::Result<Vec<OsString>> {
+    let names = match names {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(Vec::new()),
         names => names?,
     };
-    for name in names {
+    let is_other = |name: &OsString| {
         let text = name.as_bytes();
         // How the edge's own security modules label what is made here is theirs to say.
         let is_label = text.starts_with(b"security.") && text != b"security.capability";
-        if !is_label && !attributes.iter().any(|(kept, _)| *kept == name) {
-            xattr::remove(path, &name)?;
-        }
-    }
-    Ok(())
+        !is_label && !attributes.iter().any(|(kept, _)| kept == name)
+    };
+    Ok(names.filter(is_other).collect())
 }
