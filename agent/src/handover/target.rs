@@ -1,5 +1,6 @@
 //! The target's part: the container arrives.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -28,6 +29,9 @@ use crate::transfer;
 pub const PAGES: &str = "carnet-pages";
 /// How long a way for pages may take to come up once it was answered for.
 const PAGES_LIMIT: Duration = Duration::from_secs(10);
+/// How often what arrives is written out to the disk: what comes while the container stands still
+/// is here sooner.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What a stream from another agent holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +154,8 @@ impl<R: Runtime> Handovers<R> {
             ..record
         })?;
         self.finish_making(migration).await;
+        // Before it is frozen: what is written down then waits for whatever the disk is busy with.
+        flush(self.runtime.rootfs(&name)).await?;
         self.runtime
             .stand_by(&name, asked.strategy)
             .await
@@ -220,8 +226,15 @@ impl<R: Runtime> Handovers<R> {
         if stream == Stream::MemoryAhead {
             self.runtime.expect_images(&name).map_err(cannot)?;
         }
-        let received = transfer::receive(Abortable::new(body, registration), directory)
-            .await
+        let receiving = transfer::receive(Abortable::new(body, registration), directory.clone());
+        let received = match stream {
+            Stream::Rootfs => tokio::select! {
+                received = receiving => received,
+                never = keep_flushing(directory) => match never {},
+            },
+            Stream::MemoryAhead | Stream::Images => receiving.await,
+        };
+        let received = received
             .map_err(|error| cannot(format!("what arrived cannot be unpacked: {error}")))?;
         if let (
             Stream::Images,
@@ -507,6 +520,18 @@ impl<R: Runtime> Handovers<R> {
     pub async fn discard(&self, order: Order) -> Result<Done, Problem> {
         let entitled = self.concluded::<Abort>(&order, Part::Target, DISCARDED)?;
         self.end(order, entitled, End::Discard).await
+    }
+}
+
+/// Writes out what arrives while more does, until it is dropped: the less is left for when somebody
+/// waits for it.
+async fn keep_flushing(directory: PathBuf) -> Infallible {
+    loop {
+        tokio::time::sleep(FLUSH_INTERVAL).await;
+        if let Err(problem) = flush(directory.clone()).await {
+            // It is found out again when it matters.
+            tracing::debug!(problem = problem.detail, "what arrives is not written out");
+        }
     }
 }
 
