@@ -129,9 +129,41 @@ impl<R: Runtime> Handovers<R> {
                 memory: None,
             });
         }
+        let pace = self.pace(order.migration, bandwidth_bytes_per_s);
+        let to = permit.claim.target;
+        let files = self.copy_files_ahead(&order, to, name, pace.clone());
+        let (bytes, bytes_per_s) = match strategy {
+            // What goes while it stands still is little, and finding it is what takes long.
+            Strategy::PostCopy => {
+                let both = async { tokio::join!(files, self.runtime.use_huge_pages(name)) };
+                let (copied, ()) = self.unless_called_off(order.migration, both).await?;
+                copied?
+            }
+            Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold => files.await?,
+        };
+        let memory = match strategy {
+            Strategy::PreCopy => Some(self.copy_memory_ahead(&order, to, name, pace).await?),
+            Strategy::StopAndCopy | Strategy::PostCopy | Strategy::Cold => None,
+        };
+        Ok(CopiedAhead {
+            bytes,
+            passes: PASSES_AHEAD,
+            bytes_per_s,
+            memory,
+        })
+    }
+
+    /// Sends the root file system, and what changes of it meanwhile. Returns how many bytes that
+    /// were, and at what rate they went, in bytes a second, where it can be told.
+    async fn copy_files_ahead(
+        &self,
+        order: &Order,
+        to: Party,
+        name: &ContainerName,
+        pace: Pace,
+    ) -> Result<(u64, Option<u64>), Problem> {
         let rootfs = self.runtime.rootfs(name);
         let watch = watch(rootfs.clone()).await;
-        let pace = self.pace(order.migration, bandwidth_bytes_per_s);
         let mut bytes = 0;
         let mut bytes_per_s = None;
         let mut last: Option<(Manifest, Vec<Mapped>)> = None;
@@ -144,7 +176,6 @@ impl<R: Runtime> Handovers<R> {
                     before.iter().chain(&mapped),
                 )
             });
-            let target = permit.claim.target;
             let began = Instant::now();
             let sending = Sending {
                 stream: Stream::Rootfs,
@@ -152,33 +183,20 @@ impl<R: Runtime> Handovers<R> {
                 previous,
                 pace: pace.clone(),
             };
-            let (sent, manifest) = self.send(&order, target, sending).await?;
+            let (sent, manifest) = self.send(order, to, sending).await?;
             bytes += sent;
             bytes_per_s = bytes_per_s.or_else(|| rate(sent, began.elapsed()));
             last = Some((manifest, mapped));
         }
-        let sent_ahead = last.map(|(manifest, mapped)| SentAhead {
+        lock(&self.leaving)
+            .entry(order.migration)
+            .or_default()
+            .sent_ahead = last.map(|(manifest, mapped)| SentAhead {
             manifest,
             watch,
             mapped,
         });
-        lock(&self.leaving)
-            .entry(order.migration)
-            .or_default()
-            .sent_ahead = sent_ahead;
-        let memory = match strategy {
-            Strategy::PreCopy => {
-                let target = permit.claim.target;
-                Some(self.copy_memory_ahead(&order, target, name, pace).await?)
-            }
-            Strategy::StopAndCopy | Strategy::PostCopy | Strategy::Cold => None,
-        };
-        Ok(CopiedAhead {
-            bytes,
-            passes: PASSES_AHEAD,
-            bytes_per_s,
-            memory,
-        })
+        Ok((bytes, bytes_per_s))
     }
 
     /// Sends memory, until little of it is written to in the time that a round takes.
@@ -327,6 +345,7 @@ impl<R: Runtime> Handovers<R> {
         let mapped = self.runtime.mapped(name).map_err(cannot)?;
         let previous = sent_ahead.map(|sent| {
             let changes = changes(sent.watch.as_ref());
+            end(sent.watch);
             Previous::new(sent.manifest, changes, sent.mapped.iter().chain(&mapped))
         });
         let late = || stood_still_too_long(zero, within_ms);
@@ -707,6 +726,11 @@ async fn watch(rootfs: PathBuf) -> Option<Watch> {
 
 fn changes(watch: Option<&Watch>) -> Changes {
     watch.map_or(Changes::Anywhere, Watch::changes)
+}
+
+/// Lets go of a watch, which takes the kernel 10 ms and more: nobody waits for it.
+fn end(watch: Option<Watch>) {
+    tokio::task::spawn_blocking(move || drop(watch));
 }
 
 /// What the target answered, where it was not what was hoped for.

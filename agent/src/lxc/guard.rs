@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio::process;
 use tokio::task::AbortHandle;
@@ -50,6 +50,9 @@ const LOST: &str = "lost";
 /// For how long the way that pages come by may have ended before that counts as a loss: whoever
 /// has got its last page says so within that time.
 const LAST_WORD: Duration = Duration::from_millis(200);
+/// How much of what is asked for, and of the pages that come, is passed on at once, in bytes.
+const ASKED: usize = 4 << 10;
+const GIVEN: usize = 256 << 10;
 /// How long `criu lazy-pages` may take to begin, and a container to die.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks.
@@ -118,7 +121,7 @@ impl Guard {
             .map_err(|error| format!("the guard: {error}"))?;
         self.hear(READY).await?;
         let pump = tokio::spawn(async move {
-            let ended = tokio::io::copy_bidirectional(&mut near, &mut pages).await;
+            let ended = copy_bidirectional_with_sizes(&mut near, &mut pages, ASKED, GIVEN).await;
             tracing::debug!(?ended, "no more pages come");
             // The guard is told by the end of its input.
             drop(input);

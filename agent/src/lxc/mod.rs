@@ -6,6 +6,7 @@ mod cold;
 pub mod criu;
 pub mod definition;
 pub mod guard;
+mod huge_pages;
 mod mapped;
 mod network;
 mod room;
@@ -413,6 +414,12 @@ impl Runtime for LxcRuntime {
             Ok(())
         } else {
             Err(RuntimeError::Refused(not_in_memory()))
+        }
+    }
+
+    async fn use_huge_pages(&self, name: &ContainerName) {
+        if let Some(cgroup) = Self::cgroup(name) {
+            huge_pages::use_for(cgroup.processes()).await;
         }
     }
 

@@ -120,6 +120,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Where it would be on a disk, or cannot be made.
     fn expect_images(&self, name: &ContainerName) -> Done;
 
+    /// Has the kernel keep the memory of a container that runs on in such a way that it is quick to
+    /// dump, where it can: nothing else depends on it.
+    fn use_huge_pages(&self, name: &ContainerName) -> impl Future<Output = ()> + Send;
+
     /// Writes what a container that runs on holds in memory into a directory below
     /// [`images`](Self::images): all of it at first, later what it has written to since the last
     /// time. Returns how much that was, in bytes. What was written stays as it is.

@@ -328,6 +328,9 @@ impl Runtime for SimulatedRuntime {
         fs::create_dir_all(&images).map_err(RuntimeError::file(&images))
     }
 
+    /// What is dumped here is quick to dump anyhow.
+    async fn use_huge_pages(&self, _name: &ContainerName) {}
+
     async fn dump_ahead(&self, name: &ContainerName, is_first: bool) -> Done<u64> {
         let simulated = self.load(name)?;
         if simulated.state != ContainerState::Running {
