@@ -458,7 +458,7 @@ impl Runtime for LxcRuntime {
             .freeze()
             .await
             .map_err(RuntimeError::file(cgroup.path()))?;
-        network::leave(&host_interface).await?;
+        network::leave(&host_interface).map_err(RuntimeError::Refused)?;
         Ok(())
     }
 
@@ -512,7 +512,7 @@ impl Runtime for LxcRuntime {
         if let Some(cgroup) = Self::cgroup(name) {
             Self::end_page_server(&mut underway, &cgroup).await?;
             let host_interface = Self::host_interface(name).await?;
-            network::join(&host_interface, &self.bridge).await?;
+            network::join(&host_interface, &self.bridge).map_err(RuntimeError::Refused)?;
             cgroup.thaw().map_err(RuntimeError::file(cgroup.path()))?;
             // It may have been heard from elsewhere meanwhile.
             if let (Ok(definition), Some(pid)) = (Self::definition(name), cgroup.first_process()) {
@@ -583,12 +583,12 @@ impl Runtime for LxcRuntime {
             Some(mut standby) => {
                 // Before it runs: what the kernel sends as its sockets come to life shows the
                 // network where it is now.
-                network::join(&host_interface, &self.bridge).await?;
+                network::join(&host_interface, &self.bridge).map_err(RuntimeError::Refused)?;
                 match standby.start().await {
                     Ok(guard) => underway.guard = guard,
                     Err(problem) => {
                         // CRIU has killed what it did not get to run.
-                        network::leave(&host_interface).await?;
+                        network::leave(&host_interface).map_err(RuntimeError::Refused)?;
                         standby::has_failed(name).map_err(RuntimeError::Refused)?;
                         return Err(RuntimeError::Refused(problem));
                     }
@@ -597,7 +597,7 @@ impl Runtime for LxcRuntime {
             }
             None if alive => {
                 standby::is_known_to_run(name).map_err(RuntimeError::Refused)?;
-                network::join(&host_interface, &self.bridge).await?;
+                network::join(&host_interface, &self.bridge).map_err(RuntimeError::Refused)?;
             }
             // It has run, and ended since.
             None if standby::has_run(name) => return Ok(()),

@@ -4,7 +4,13 @@
 //!
 //! The veth is taken off the bridge, never set down: that costs a second.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::definition::Network;
 use crate::exec::{Command, CommandError};
@@ -12,6 +18,12 @@ use crate::runtime::ContainerName;
 
 /// Where `ip netns` keeps namespaces.
 const NAMESPACES: &str = "/run/netns";
+/// Where the kernel tells of interfaces.
+const INTERFACES: &str = "/sys/class/net";
+
+// netdevice(7); `linux/sockios.h`.
+nix::ioctl_write_ptr_bad!(add_to_bridge, 0x89a2, libc::ifreq);
+nix::ioctl_write_ptr_bad!(remove_from_bridge, 0x89a3, libc::ifreq);
 
 /// The name of the namespace that the host makes for a container.
 fn namespace(name: &ContainerName) -> String {
@@ -75,10 +87,7 @@ pub async fn make(
 
 /// Removes the namespace and the veth, where they are there.
 pub async fn remove(name: &ContainerName, host_interface: &str) -> Result<(), CommandError> {
-    if PathBuf::from("/sys/class/net")
-        .join(host_interface)
-        .exists()
-    {
+    if Path::new(INTERFACES).join(host_interface).exists() {
         ip(&["link", "del", host_interface]).run().await?;
     }
     if namespace_path(name).exists() {
@@ -87,20 +96,72 @@ pub async fn remove(name: &ContainerName, host_interface: &str) -> Result<(), Co
     Ok(())
 }
 
-/// Puts the host's end on the bridge: the container is heard.
-pub async fn join(host_interface: &str, bridge: &str) -> Result<(), CommandError> {
-    ip(&["link", "set", host_interface, "master", bridge])
-        .run()
-        .await
-        .map(drop)
+/// Puts the host's end on the bridge: the container is heard. It waits for that, so that no program
+/// is started.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn join(host_interface: &str, bridge: &str) -> Result<(), String> {
+    match bridge_of(host_interface) {
+        Some(joined) if joined == bridge => return Ok(()),
+        Some(_) => leave(host_interface)?,
+        None => {}
+    }
+    let joined = port(bridge, host_interface, add_to_bridge);
+    joined.map_err(|error| format!("putting {host_interface} on the bridge {bridge}: {error}"))
 }
 
-/// Takes the host's end off the bridge: the container is not heard.
-pub async fn leave(host_interface: &str) -> Result<(), CommandError> {
-    ip(&["link", "set", host_interface, "nomaster"])
-        .run()
-        .await
-        .map(drop)
+/// Takes the host's end off its bridge, if it is on one: the container is not heard.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn leave(host_interface: &str) -> Result<(), String> {
+    let Some(bridge) = bridge_of(host_interface) else {
+        return Ok(());
+    };
+    let left = port(&bridge, host_interface, remove_from_bridge);
+    left.map_err(|error| format!("taking {host_interface} off the bridge {bridge}: {error}"))
+}
+
+/// The bridge that an interface is on.
+fn bridge_of(interface: &str) -> Option<String> {
+    let bridge = fs::read_link(Path::new(INTERFACES).join(interface).join("master")).ok()?;
+    Some(bridge.file_name()?.to_str()?.to_owned())
+}
+
+/// Asks the kernel for a change of a bridge's ports.
+fn port(
+    bridge: &str,
+    interface: &str,
+    change: unsafe fn(libc::c_int, *const libc::ifreq) -> nix::Result<libc::c_int>,
+) -> io::Result<()> {
+    let index = fs::read_to_string(Path::new(INTERFACES).join(interface).join("ifindex"))?;
+    let index = index.trim().parse().map_err(io::Error::other)?;
+    let mut name = [0; libc::IFNAMSIZ];
+    if bridge.len() >= name.len() {
+        return Err(io::Error::other("its name is too long"));
+    }
+    for (place, byte) in name.iter_mut().zip(bridge.bytes()) {
+        *place = byte.cast_signed();
+    }
+    let request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_ifindex: index,
+        },
+    };
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    #[expect(
+        unsafe_code,
+        reason = "the kernel reads the bridge's name and the interface's number, and no more"
+    )]
+    unsafe { change(socket.as_raw_fd(), &raw const request) }?;
+    Ok(())
 }
 
 /// Tells the network where the container with the process `pid` is now (gratuitous ARP).
