@@ -70,6 +70,8 @@ pub struct FleetSpec {
     pub unregistered: Vec<String>,
     /// The program `carnet-lab`; `carnet` is beside it.
     pub program: PathBuf,
+    /// See [`LabSpec::own_disks`].
+    pub own_disks: bool,
 }
 
 /// An edge, as its owner describes it.
@@ -172,6 +174,7 @@ impl Fleet {
                 others: vec![CONTROL.to_owned(), CLIENT.to_owned()],
                 program: spec.program.clone(),
                 programs: programs.clone(),
+                own_disks: spec.own_disks,
             },
             progress,
         )?;

@@ -90,17 +90,30 @@ impl Host {
     /// # Errors
     /// Where nobody answers there.
     pub fn connect(&self, address: SocketAddr) -> Result<TcpStream, LabError> {
-        let path = Path::new("/run/netns").join(self.network());
-        let namespace = fs::File::open(&path).map_err(LabError::file(&path))?;
+        let enter = self.entry()?;
         // A network namespace is a thread's: this one is thrown away.
         std::thread::spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET)
-                .map_err(|error| LabError::Other(format!("{}: {error}", path.display())))?;
+            enter()?;
             TcpStream::connect_timeout(&address, Duration::from_secs(5))
                 .map_err(|error| LabError::Other(format!("cannot connect to {address}: {error}")))
         })
         .join()
         .unwrap_or_else(|_| Err(LabError::Other("the connecting thread died".to_owned())))
+    }
+
+    /// What brings the thread that calls it into the host's network, for good.
+    ///
+    /// # Errors
+    /// Where the host has none any more.
+    pub fn entry(
+        &self,
+    ) -> Result<impl FnOnce() -> Result<(), LabError> + Send + 'static, LabError> {
+        let path = Path::new("/run/netns").join(self.network());
+        let namespace = fs::File::open(&path).map_err(LabError::file(&path))?;
+        Ok(move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET)
+                .map_err(|error| LabError::Other(format!("{}: {error}", path.display())))
+        })
     }
 
     /// A path of the host, as the machine reaches it.

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Hierarchies;
 use crate::error::LabError;
+use crate::exec::tool;
 
 /// What a host's stages have to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub struct HostSpec {
     pub programs: PathBuf,
     /// Where the first stage writes the process id of the second.
     pub pid_file: PathBuf,
+    /// Whether its containers are on a file system of its own, in a file in its directory.
+    pub has_own_disk: bool,
 }
 
 /// Where a host has the machine's programs.
@@ -42,6 +45,10 @@ pub const PROGRAMS: &str = "/opt/carnet";
 pub const READY: &str = "/run/host-is-ready";
 /// Where the kernel says whether it has AppArmor.
 const APPARMOR: &str = "/sys/module/apparmor/parameters/enabled";
+/// Where a host's containers are.
+const CONTAINERS: &str = "/var/lib/lxc";
+/// What a disk of a host's own holds, in bytes; the machine's is filled as it is.
+const DISK_BYTES: u64 = 16 << 30;
 /// Where a host has the v1 memory hierarchy, where there is one.
 const V1_MEMORY: &str = "/run/cgroup/memory";
 
@@ -114,6 +121,19 @@ fn reap() {
     }
 }
 
+/// Mounts the disk of a host's own at `at`; it is made where it is not there.
+fn mount_disk(spec: &HostSpec, at: &Path) -> Result<(), LabError> {
+    let disk = spec.directory.join("disk");
+    let path = |path: &Path| path.display().to_string();
+    if !disk.exists() {
+        let file = fs::File::create(&disk).and_then(|file| file.set_len(DISK_BYTES));
+        file.map_err(LabError::file(&disk))?;
+        tool("mke2fs", &["-q", "-t", "ext4", "-F", &path(&disk)])?;
+    }
+    // The loop device goes with the mount, and that with the host.
+    tool("mount", &["-o", "loop", &path(&disk), &path(at)]).map(drop)
+}
+
 fn build_root(spec: &HostSpec) -> Result<(), LabError> {
     let failed = |what: &str| {
         let what = what.to_owned();
@@ -151,6 +171,10 @@ fn build_root(spec: &HostSpec) -> Result<(), LabError> {
         make(path)?;
         mount(Some(kind), &at(path), Some(kind), MsFlags::empty(), options).map_err(failed(path))
     };
+    if spec.has_own_disk {
+        make(CONTAINERS)?;
+        mount_disk(spec, &at(CONTAINERS))?;
+    }
     put("proc", "/proc", None)?;
     put("sysfs", "/sys", None)?;
     mount(

@@ -37,6 +37,10 @@ pub struct LabSpec {
     pub program: PathBuf,
     /// A directory of the machine that every edge sees at `/opt/carnet`.
     pub programs: PathBuf,
+    /// Whether the containers of each edge are on a file system of its own, as on real ones, or all
+    /// on the machine's, below an overlay: for measuring what depends on it. It needs `mke2fs` and
+    /// loop devices.
+    pub own_disks: bool,
 }
 
 /// A lab that is up. Dropped, it goes away with all that runs in it.
@@ -48,6 +52,7 @@ pub struct Lab {
     stages: HashMap<String, Child>,
     /// A directory of the machine that every edge sees.
     programs: PathBuf,
+    own_disks: bool,
     root: Root,
     lock: Option<Flock<fs::File>>,
     stays: bool,
@@ -122,6 +127,7 @@ impl Lab {
             hosts: Vec::new(),
             stages: HashMap::new(),
             programs: spec.programs.clone(),
+            own_disks: spec.own_disks,
             root,
             lock: Some(lock),
             stays: false,
@@ -190,6 +196,7 @@ impl Lab {
             directory,
             programs: self.programs.clone(),
             pid_file: pid_file(&self.name, name),
+            has_own_disk: self.own_disks,
         };
         let text =
             serde_json::to_string(&host).map_err(|error| LabError::Other(error.to_string()))?;

@@ -44,6 +44,7 @@ fn each_program_of_a_fleet_can_be_killed_and_started_again() {
         edges: vec![edge("Edge1", "erin"), edge("Edge2", "olga")],
         unregistered: Vec::new(),
         program: PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab")),
+        own_disks: false,
     };
     let mut fleet = Fleet::start(&spec, &progress).unwrap();
     fleet.create_account("carol", Role::ContainerOwner).unwrap();

@@ -26,6 +26,7 @@ fn spec(name: &str) -> LabSpec {
         others: vec!["client".to_owned()],
         program: PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab")),
         programs: PathBuf::from("/usr/share/doc"),
+        own_disks: false,
     }
 }
 

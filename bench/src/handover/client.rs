@@ -1,8 +1,9 @@
 //! The client outside: asks the container all the time, by one TCP connection, and sees how long
-//! it waits.
+//! it waits. Where a connection is lost with every move, one that connects anew each time it asks.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use std::time::{Duration, Instant};
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 /// Pause between an answer and the next question: the resolution with which a stall is seen.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long one connection of those that are made anew may take, and an answer by it.
+const KNOCK_LIMIT: Duration = Duration::from_millis(20);
 
 /// One connection, in use all the time.
 pub struct Client {
@@ -61,23 +65,75 @@ impl Client {
     /// # Errors
     /// Where the container or its connection is not whole.
     pub fn longest_gap(&self) -> Result<Duration, String> {
-        let before = lock(&self.window).answers;
-        let deadline = Instant::now() + ANSWER_LIMIT;
-        loop {
-            let window = lock(&self.window);
-            if let Some(fault) = &window.fault {
-                return Err(fault.clone());
+        longest_gap(&self.window)
+    }
+}
+
+/// Connects anew each time it asks: what answers may have begun anew, and remember nothing.
+pub struct Knocking {
+    window: Arc<Mutex<Window>>,
+    is_over: Arc<AtomicBool>,
+    asking: Option<JoinHandle<()>>,
+}
+
+impl Knocking {
+    /// Asks at `address` until dropped, by `within`, which brings a thread into the client's network.
+    pub fn start(
+        address: SocketAddr,
+        within: impl FnOnce() -> Result<(), String> + Send + 'static,
+    ) -> Self {
+        let (window, is_over): (Arc<Mutex<Window>>, Arc<AtomicBool>) = Default::default();
+        let asking = std::thread::spawn({
+            let (window, is_over) = (window.clone(), is_over.clone());
+            move || match within() {
+                Err(fault) => {
+                    lock(&window).fault.get_or_insert(fault);
+                }
+                Ok(()) => {
+                    let mut last = Instant::now();
+                    while !is_over.load(Ordering::Relaxed) {
+                        if knock(address).is_ok() {
+                            let now = Instant::now();
+                            let mut window = lock(&window);
+                            window.longest_gap = window.longest_gap.max(now.duration_since(last));
+                            window.answers += 1;
+                            last = now;
+                        }
+                        std::thread::sleep(PAUSE);
+                    }
+                }
             }
-            if window.answers > before + 1 {
-                return Ok(window.longest_gap);
-            }
-            drop(window);
-            if Instant::now() > deadline {
-                return Err("the container does not answer any more".to_owned());
-            }
-            std::thread::sleep(PAUSE);
+        });
+        Self {
+            window,
+            is_over,
+            asking: Some(asking),
         }
     }
+
+    /// Waits until it is answered once more; returns the longest time between two answers.
+    ///
+    /// # Errors
+    /// Where nobody answers any more.
+    pub fn longest_gap(&self) -> Result<Duration, String> {
+        longest_gap(&self.window)
+    }
+}
+
+impl Drop for Knocking {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(asking) = self.asking.take() {
+            let _ = asking.join();
+        }
+    }
+}
+
+fn knock(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, KNOCK_LIMIT)?;
+    stream.set_read_timeout(Some(KNOCK_LIMIT))?;
+    stream.write_all(b"?")?;
+    stream.read_exact(&mut [0; 17])
 }
 
 impl Drop for Client {
@@ -87,6 +143,26 @@ impl Drop for Client {
         if let Some(asking) = self.asking.take() {
             let _ = asking.join();
         }
+    }
+}
+
+/// Waits for two more answers.
+fn longest_gap(window: &Mutex<Window>) -> Result<Duration, String> {
+    let before = lock(window).answers;
+    let deadline = Instant::now() + ANSWER_LIMIT;
+    loop {
+        let window = lock(window);
+        if let Some(fault) = &window.fault {
+            return Err(fault.clone());
+        }
+        if window.answers > before + 1 {
+            return Ok(window.longest_gap);
+        }
+        drop(window);
+        if Instant::now() > deadline {
+            return Err("the container does not answer any more".to_owned());
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

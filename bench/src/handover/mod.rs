@@ -2,12 +2,13 @@
 //! beside the paper's way and beside a dump and a restore in one place, in one run.
 
 mod client;
+mod link;
 mod peers;
 mod stage;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use carnet_api::v1::Strategy;
 use carnet_lab::error::LabError;
@@ -22,8 +23,6 @@ use self::stage::Stage;
 const RUNS: usize = 5;
 /// What the containers hold in memory, in MB of 10⁶ bytes, and rewrite about once in a second.
 const SIZES: [usize; 3] = [10, 256, 1_000];
-/// What the lab's links carry, in MB a second.
-const LINK: f64 = 125.0;
 
 /// Why nothing could be measured.
 #[derive(Debug, Error)]
@@ -46,6 +45,7 @@ enum Way {
     Podman,
     StopAndCopy,
     PostCopy,
+    Cold,
 }
 
 impl Way {
@@ -56,6 +56,7 @@ impl Way {
             Self::Podman => "Podman: checkpoint --export, rsync, restore --import",
             Self::StopAndCopy => "Carnet, stop-and-copy",
             Self::PostCopy => "Carnet, post-copy",
+            Self::Cold => "Carnet, cold: memory and connections are lost",
         }
     }
 }
@@ -75,6 +76,7 @@ struct Row {
 pub struct Measured {
     rows: Vec<Row>,
     files_megabytes: f64,
+    link_megabytes_per_s: f64,
 }
 
 /// Measures all of it, in a lab of its own.
@@ -83,6 +85,7 @@ pub struct Measured {
 /// Where the lab does not come up, or a container does not outlive a way.
 pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
     let stage = Stage::build(progress)?;
+    let link_megabytes_per_s = stage.link_megabytes_per_s()?;
     let mut rows = Vec::new();
     for megabytes in SIZES {
         for way in [Way::Paper, Way::Podman] {
@@ -123,10 +126,12 @@ pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
             });
         }
         stage.end(moving)?;
+        rows.push(measure_cold(&stage, megabytes)?);
     }
     Ok(Measured {
         rows,
         files_megabytes: stage.files_megabytes,
+        link_megabytes_per_s,
     })
 }
 
@@ -164,6 +169,32 @@ fn measure_peer(stage: &Stage, way: Way, megabytes: usize) -> Result<Row, Handov
         megabytes,
         runs,
         lost,
+    })
+}
+
+/// As a client sees it that connects anew each time it asks.
+fn measure_cold(stage: &Stage, megabytes: usize) -> Result<Row, HandoverBenchError> {
+    let mut moving = stage.start(&format!("cold{megabytes}"), megabytes)?;
+    stage.register(&moving)?;
+    let mut runs = Vec::new();
+    for run in 1..=RUNS {
+        stage.step(&format!("{megabytes} MB, {}, {run}", Way::Cold.name()))?;
+        let knocking = stage.knock(&moving)?;
+        let begun = Instant::now();
+        stage.move_over(&mut moving, Strategy::Cold)?;
+        let total = begun.elapsed();
+        let downtime = knocking.longest_gap();
+        let downtime =
+            downtime.map_err(|fault| HandoverBenchError::NotWhole(moving.name.clone(), fault))?;
+        runs.push(Seen { downtime, total });
+    }
+    stage.forget(&moving)?;
+    stage.end(moving)?;
+    Ok(Row {
+        way: Way::Cold,
+        megabytes,
+        runs,
+        lost: 0,
     })
 }
 
@@ -213,12 +244,14 @@ impl fmt::Display for Measured {
             .unwrap_or_default();
         for row in &self.rows {
             let paper = self.row(Way::Paper, row.megabytes).map(Row::downtime);
-            let files = match row.way {
+            let (memory, files) = (row.megabytes as f64, self.files_megabytes);
+            let sent = match row.way {
                 // Its image is there already.
-                Way::Podman => 0.0,
-                _ => self.files_megabytes,
+                Way::Podman => memory,
+                Way::Cold => files,
+                _ => memory + files,
             };
-            let link = (row.megabytes as f64 + files) / LINK;
+            let link = sent / self.link_megabytes_per_s;
             let tried = row.runs.len() + row.lost;
             let is_sent = row.way != Way::Floor;
             let cells = [
@@ -244,9 +277,10 @@ impl fmt::Display for Measured {
         write!(
             f,
             "medians of {RUNS} runs, links of 1 Gbit/s, {cores} cores; containers of LXC with {:.0} MB of files;\n\
-             downtime as a client outside sees it; the link's time: what memory and files take on it as they are;\n\
+             downtime as a client outside sees it; the link's time: what memory and files take as they are by a bare\n\
+             TCP stream, which carries {:.0} MB/s there, and nothing else;\n\
              lost: after which the container, its connection or its memory was not whole\n{table}",
-            self.files_megabytes
+            self.files_megabytes, self.link_megabytes_per_s
         )
     }
 }

@@ -19,7 +19,8 @@ use carnet_lab::progress::Progress;
 use serde_json::{Value, json};
 
 use super::HandoverBenchError;
-use super::client::Client;
+use super::client::{Client, Knocking};
+use super::link;
 
 const LAB: &str = "bench";
 const EDGE_OWNER: &str = "erin";
@@ -85,6 +86,7 @@ pub struct Moving {
     pub client: Client,
     /// Where it is.
     pub at: At,
+    address: Ipv4Addr,
 }
 
 impl Stage {
@@ -101,6 +103,8 @@ impl Stage {
                 .to_vec(),
             unregistered: Vec::new(),
             program: beside(&own, "carnet-lab")?,
+            // What one edge writes and removes is not the other's to wait for.
+            own_disks: true,
         };
         beside(&own, REWRITER)?;
         let mut fleet = Fleet::start(&spec, &progress)?;
@@ -238,7 +242,17 @@ impl Stage {
             name: name.to_owned(),
             client,
             at: At::Edge1,
+            address,
         })
+    }
+
+    /// A client beside the container's own, which connects anew each time it asks.
+    pub fn knock(&self, moving: &Moving) -> Result<Knocking, LabError> {
+        let enter = self.fleet.host(CLIENT)?.entry()?;
+        let address = SocketAddr::from((moving.address, PORT));
+        Ok(Knocking::start(address, move || {
+            enter().map_err(|error| error.to_string())
+        }))
     }
 
     /// Ends a container, and all that there is of it.
@@ -254,6 +268,15 @@ impl Stage {
             self.host(edge)?.run("sh", &["-c", &script])?;
         }
         Ok(())
+    }
+
+    /// What the link between the edges carries in a bare TCP stream, in MB of 10⁶ bytes a second.
+    pub fn link_megabytes_per_s(&self) -> Result<f64, HandoverBenchError> {
+        let (from, to) = (self.host(At::Edge1)?, self.host(At::Edge2)?);
+        self.step("the link, by a bare TCP stream")?;
+        link::megabytes_per_s(from, to).map_err(|error| {
+            LabError::Other(format!("the link cannot be measured: {error}")).into()
+        })
     }
 
     /// Has Carnet know a container.

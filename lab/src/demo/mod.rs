@@ -125,6 +125,7 @@ fn bring_up_and_run(spec: &DemoSpec, progress: &Progress) -> Result<bool, DemoEr
             edges: edges.clone(),
             unregistered: Vec::new(),
             program: spec.program.clone(),
+            own_disks: false,
         },
         progress,
     )?;

@@ -46,6 +46,7 @@ impl Stage {
             ],
             unregistered: vec![OWN.to_owned()],
             program: PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab")),
+            own_disks: false,
         };
         let mut fleet = Fleet::start(&spec, &Progress::new(Arc::default())).unwrap();
         fleet.create_account("audrey", Role::Auditor).unwrap();

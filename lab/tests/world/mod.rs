@@ -54,6 +54,7 @@ impl World {
             edges: edges.to_vec(),
             unregistered: Vec::new(),
             program: PathBuf::from(env!("CARGO_BIN_EXE_carnet-lab")),
+            own_disks: false,
         };
         let mut fleet = Fleet::start(&spec, &progress).unwrap();
         fleet.create_account("carol", Role::ContainerOwner).unwrap();
