@@ -21,6 +21,9 @@ pub(super) struct Place {
 }
 
 /// The places below a root, one after the other: many are in the directory of the one before.
+///
+/// Only the last directory is remembered: whatever is put in its place, or in that of one above it, is
+/// itself found in another directory first.
 pub(super) struct Places<'a> {
     base: &'a File,
     last: Option<(PathBuf, Rc<File>)>,
@@ -52,17 +55,6 @@ impl<'a> Places<'a> {
         };
         self.last = Some((parent.to_owned(), directory.clone()));
         Ok(Some(Place { directory, name }))
-    }
-
-    /// Something else is at `path` from here on, and below it.
-    pub(super) fn forget(&mut self, path: &Path) {
-        if self
-            .last
-            .as_ref()
-            .is_some_and(|(last, _)| last.starts_with(path))
-        {
-            self.last = None;
-        }
     }
 }
 

@@ -50,7 +50,6 @@ pub fn unpack(root: &Path, mut input: impl Read) -> io::Result<()> {
         let path = clean(&entry.path()?)?;
         let attributes = attributes(&mut entry)?;
         let kind = entry.header().entry_type();
-        places.forget(&path);
         if kind == EntryType::Directory {
             make_directory(&base, &path)?;
             directories.push((path, Owner::of(&entry)?, attributes));

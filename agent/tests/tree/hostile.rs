@@ -252,6 +252,21 @@ fn a_directory_that_becomes_a_link_is_not_followed() {
 }
 
 #[test]
+fn what_follows_a_directory_that_was_replaced_is_in_the_new_one() {
+    let scene = Scene::new();
+    let entries = [
+        Hostile::new(EntryType::Directory, "d"),
+        Hostile::new(EntryType::Regular, "d/first"),
+        Hostile::new(EntryType::Regular, "d"),
+        Hostile::new(EntryType::Directory, "d"),
+        Hostile::new(EntryType::Regular, "d/second"),
+    ];
+    scene.unpack(&stream(true, &[], &entries)).unwrap();
+    assert!(!scene.root().join("d/first").exists());
+    assert_eq!(fs::read(scene.root().join("d/second")).unwrap(), b"written");
+}
+
+#[test]
 fn nothing_outside_is_removed() {
     let scene = Scene::new();
     for gone in [
