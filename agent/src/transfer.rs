@@ -26,7 +26,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::pace::Pace;
-use crate::tree::{self, Manifest, Previous};
+use crate::tree::{self, Manifest, Previous, malformed};
 
 /// How much of a stream goes in one piece, in bytes.
 const PIECE: usize = 256 << 10;
@@ -304,10 +304,6 @@ impl<R: Read> Incoming<R> {
         }
         Ok(())
     }
-}
-
-fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 impl<R: Read> Read for Incoming<R> {

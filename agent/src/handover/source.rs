@@ -133,7 +133,8 @@ impl<R: Runtime> Handovers<R> {
         let to = permit.claim.target;
         let files = self.copy_files_ahead(&order, to, name, pace.clone());
         let (bytes, bytes_per_s) = match strategy {
-            // What goes while it stands still is little, and finding it is what takes long.
+            // What goes while it stands still is little then: CRIU's looking at each page is what
+            // takes long.
             Strategy::PostCopy => {
                 let both = async { tokio::join!(files, self.runtime.use_huge_pages(name)) };
                 let (copied, ()) = self.unless_called_off(order.migration, both).await?;
@@ -459,6 +460,7 @@ impl<R: Runtime> Handovers<R> {
         // All of it is looked at: what is written to in memory as it shuts down no watch tells, but
         // the files' times do, which change with the first write to each.
         let previous = sent_ahead.map(|sent| {
+            end(sent.watch);
             let mapped = sent.mapped.iter().chain(&mapped);
             Previous::new(sent.manifest, Changes::Anywhere, mapped)
         });

@@ -29,8 +29,8 @@ use crate::transfer;
 pub const PAGES: &str = "carnet-pages";
 /// How long a way for pages may take to come up once it was answered for.
 const PAGES_LIMIT: Duration = Duration::from_secs(10);
-/// How often what arrives is written out to the disk: what comes while the container stands still
-/// is here sooner.
+/// How often what arrives is written out to the disk. Little that comes while the container stands
+/// still takes so long: the disk is to be free then.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What a stream from another agent holds.

@@ -15,6 +15,8 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::libc;
 
+use super::mapped;
+
 /// Whether there are any: `always [madvise] never`, for one.
 const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 /// A page, in bytes, and a huge one, on every machine that CRIU runs on here.
@@ -36,9 +38,11 @@ pub async fn use_for(processes: Vec<u32>) {
         return;
     }
     for pid in processes {
-        // One that has ended since has no memory.
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        for region in maps.lines().filter_map(own_memory).flat_map(in_parts) {
+        for region in mapped::maps(pid)
+            .lines()
+            .filter_map(own_memory)
+            .flat_map(in_parts)
+        {
             let gathering = tokio::task::spawn_blocking(move || gather(pid, region));
             if let Ok(Err(error)) = gathering.await {
                 tracing::debug!(pid, %error, "no more memory is put into huge pages");
@@ -124,7 +128,7 @@ fn collapse(process: &OwnedFd, start: u64) -> io::Result<()> {
         )
     };
     match Errno::result(done) {
-        // Not this one: it is in use, was unmapped, or is not to be.
+        // Not this one: it is in use, or is not to be.
         Ok(_) | Err(Errno::EAGAIN | Errno::EINVAL) => Ok(()),
         Err(error) => Err(error.into()),
     }

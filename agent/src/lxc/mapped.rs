@@ -12,14 +12,19 @@ const ELSEWHERE: [&str; 4] = ["/dev/", "/memfd:", "/SYSV", "/anon_hugepage"];
 pub fn files(processes: &[u32]) -> Vec<Mapped> {
     let mut mapped: Vec<Mapped> = Vec::new();
     for pid in processes {
-        let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-        for file in String::from_utf8_lossy(&maps).lines().filter_map(file) {
+        for file in maps(*pid).lines().filter_map(file) {
             if !mapped.contains(&file) {
                 mapped.push(file);
             }
         }
     }
     mapped
+}
+
+/// What a process has mapped, a line each, with what is no UTF-8 replaced; nothing where it has ended.
+pub fn maps(pid: u32) -> String {
+    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    String::from_utf8_lossy(&maps).into_owned()
 }
 
 /// The file of a line, where it is shared and can be written to.

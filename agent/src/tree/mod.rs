@@ -18,6 +18,7 @@ mod place;
 mod unpack;
 mod watch;
 
+pub(crate) use head::malformed;
 pub use manifest::{Manifest, Mapped};
 pub use pack::{Previous, pack};
 pub use unpack::unpack;
