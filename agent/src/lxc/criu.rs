@@ -9,14 +9,13 @@
 //! the network (`--network-lock skip`), which takes it four runs of iptables: the container's veth
 //! is on no bridge.
 
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::exec::{Command, CommandError};
@@ -192,7 +191,7 @@ pub async fn dump(
 #[derive(Debug)]
 pub struct PageServer {
     /// Where it gives them out.
-    pub pages: TcpStream,
+    pub pages: UnixStream,
     /// Ends when it does: all pages are over, or nobody asks any more.
     pub ended: JoinHandle<Result<String, CommandError>>,
 }
@@ -211,7 +210,7 @@ pub async fn dump_all_but_pages(
     const PAGES_FD: i32 = 10;
     const STATUS_FD: i32 = 11;
     let told = |error: std::io::Error| format!("a socket for pages: {error}");
-    let (near, far) = socket_pair().await.map_err(told)?;
+    let (near, far) = socket_pair().map_err(told)?;
     let (status, mut ready) = status_pipe().map_err(told)?;
     let running = dump_command(pid, network_inode, cgroup, images)
         .args(["--lazy-pages", "--ps-socket", &PAGES_FD.to_string()])
@@ -258,24 +257,16 @@ fn dump_command(pid: u32, network_inode: u64, cgroup: &Path, images: &Path) -> C
         .limit(LIMIT)
 }
 
-/// Two ends of a connection that nobody else can take part in. CRIU wants TCP.
+/// Two ends of a connection, one of them for CRIU. It would have TCP, and warns in its log; but over
+/// TCP it holds its last word back for 200 ms (`TCP_CORK` in its `criu/page-xfer.c`).
 ///
 /// # Errors
-/// Where the loopback does not work.
-pub async fn socket_pair() -> std::io::Result<(TcpStream, OwnedFd)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let near = TcpStream::connect(listener.local_addr()?).await?;
-    loop {
-        let (far, from) = listener.accept().await?;
-        // Somebody else on this machine may have been quicker.
-        if from == near.local_addr()? {
-            near.set_nodelay(true)?;
-            far.set_nodelay(true)?;
-            let far = far.into_std()?;
-            far.set_nonblocking(false)?;
-            return Ok((near, far.into()));
-        }
-    }
+/// Where there are no descriptors left.
+pub fn socket_pair() -> std::io::Result<(UnixStream, OwnedFd)> {
+    let (near, far) = UnixStream::pair()?;
+    let far = far.into_std()?;
+    far.set_nonblocking(false)?;
+    Ok((near, far.into()))
 }
 
 fn status_pipe() -> std::io::Result<(OwnedFd, pipe::Receiver)> {

@@ -22,7 +22,7 @@
 use std::fs;
 use std::io::{BufRead, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{self, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,13 +30,14 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, copy_bidirectional_with_sizes};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
 use tokio::process;
 use tokio::task::AbortHandle;
 
 use super::cgroup::Cgroup;
-use super::criu::socket_pair;
+use super::criu::{self, socket_pair};
+use super::prepaging::{self, Layout, Prepager};
 use crate::exec::Command;
 use crate::runtime::{ContainerName, Pages};
 
@@ -50,9 +51,6 @@ const LOST: &str = "lost";
 /// For how long the way that pages come by may have ended before that counts as a loss: whoever
 /// has got its last page says so within that time.
 const LAST_WORD: Duration = Duration::from_millis(200);
-/// How much of what is asked for, and of the pages that come, is passed on at once, in bytes.
-const ASKED: usize = 4 << 10;
-const GIVEN: usize = 256 << 10;
 /// How long `criu lazy-pages` may take to begin, and a container to die.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks.
@@ -66,7 +64,10 @@ pub struct Guard {
     input: Option<process::ChildStdin>,
     output: Lines<BufReader<process::ChildStdout>>,
     /// The agent's end of the way that pages come by, until they do.
-    near: Option<TcpStream>,
+    near: Option<UnixStream>,
+    /// How CRIU talks of them.
+    layout: Layout,
+    images: PathBuf,
     /// Passes them on.
     pump: Option<AbortHandle>,
 }
@@ -83,7 +84,10 @@ impl Guard {
         images: &Path,
     ) -> Result<Self, String> {
         let told = |error: std::io::Error| format!("a guard for `{name}`: {error}");
-        let (near, far) = socket_pair().await.map_err(told)?;
+        let version = criu::installed().await.map_err(|error| error.to_string())?;
+        let version = version.as_deref().and_then(criu::version);
+        let layout = Layout::of(version.ok_or("criu does not say which version it is")?);
+        let (near, far) = socket_pair().map_err(told)?;
         let other_end = near.as_fd().try_clone_to_owned().map_err(told)?;
         let mut child = Command::new(program.display().to_string())
             .args(["agent", "guard", "--container", name.as_str()])
@@ -102,6 +106,8 @@ impl Guard {
             input: Some(input),
             output: BufReader::new(output).lines(),
             near: Some(near),
+            layout,
+            images: images.to_owned(),
             pump: None,
         })
     }
@@ -110,19 +116,22 @@ impl Guard {
     /// begin.
     ///
     /// # Errors
-    /// Where the guard has failed.
-    pub async fn begin(&mut self, mut pages: Pages) -> Result<(), String> {
-        let (Some(mut input), Some(mut near)) = (self.input.take(), self.near.take()) else {
+    /// Where the guard has failed, or the images do not say what follows.
+    pub async fn begin(&mut self, pages: Pages) -> Result<(), String> {
+        let (Some(mut input), Some(near)) = (self.input.take(), self.near.take()) else {
             return Err("the guard was told to begin before".to_owned());
         };
         input
             .write_all(b"begin\n")
             .await
             .map_err(|error| format!("the guard: {error}"))?;
+        let prepager = Prepager::of(&self.images)?;
         self.hear(READY).await?;
+        let layout = self.layout;
         let pump = tokio::spawn(async move {
-            let ended = copy_bidirectional_with_sizes(&mut near, &mut pages, ASKED, GIVEN).await;
-            tracing::debug!(?ended, "no more pages come");
+            if let Err(error) = prepaging::pass(near, pages, prepager, layout).await {
+                tracing::warn!(%error, "no more pages come");
+            }
             // The guard is told by the end of its input.
             drop(input);
         });
@@ -326,7 +335,7 @@ fn relay(
     held: &Mutex<Vec<OwnedFd>>,
 ) -> Result<(), std::io::Error> {
     let (restore, _) = listener.accept()?;
-    let daemon = UnixStream::connect(socket)?;
+    let daemon = net::UnixStream::connect(socket)?;
     let mut buffer = [0; 256];
     loop {
         let mut space = nix::cmsg_space!([i32; 8]);

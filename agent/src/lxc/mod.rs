@@ -9,6 +9,7 @@ pub mod guard;
 mod huge_pages;
 mod mapped;
 mod network;
+mod prepaging;
 mod room;
 mod standby;
 
