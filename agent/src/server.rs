@@ -162,7 +162,7 @@ async fn run_with<R: Runtime>(
     });
     agent.handovers.recover().await;
     let mut problems = agent.runtime.problems().await;
-    problems.extend(agent.runtime.live_problems(0).await);
+    problems.extend(agent.runtime.live_problems().await);
     ready(address, &problems);
     let sampling = tokio::spawn(async move { meter.keep_sampling().await });
     let (orders, handovers) = (agent.orders.clone(), agent.handovers.clone());
@@ -443,7 +443,7 @@ async fn reading<R: Runtime>(State(agent): Shared<R>) -> Json<Reading> {
     Json(Reading {
         utilization,
         problems,
-        live_problems: agent.runtime.live_problems(0).await,
+        live_problems: agent.runtime.live_problems().await,
     })
 }
 

@@ -322,7 +322,7 @@ fn the_runtime_keeps_its_promises_on_lxc(world: &World) {
     let suite = ContainerSpec::redis("Suite", Ipv4Addr::new(10, 88, 2, 9));
     edge.start(&suite).unwrap();
     let built = Command::new(env!("CARGO"))
-        .args(["test", "--locked", "--no-run", "-p", "carnet-agent"])
+        .args(["test", "--locked", "--no-run", "--workspace"])
         .args(["--test", "runtime", "--message-format=json"])
         .output()
         .unwrap();

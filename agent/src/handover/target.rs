@@ -81,11 +81,7 @@ impl<R: Runtime> Handovers<R> {
         let PrepareTarget { order, container } = asked;
         let (entitled, permit) = self.permitted(&order, Part::Target)?;
         let name = &entitled.name;
-        let prepared = Prepared {
-            post_copy_problems: self.runtime.post_copy_problems().await,
-            pre_copy_problems: self.runtime.pre_copy_problems(&container).await,
-            live_problems: self.runtime.live_problems(container.memory_bytes).await,
-        };
+        let prepared = self.runtime.receiving_problems(&container).await;
         match entitled.role() {
             // By half: from the beginning.
             Some(Role::Target {

@@ -7,6 +7,7 @@ pub mod criu;
 pub mod definition;
 pub mod guard;
 mod huge_pages;
+mod machine;
 mod mapped;
 mod network;
 mod prepaging;
@@ -19,15 +20,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use carnet_api::agent::{Container, Described};
+use carnet_api::agent::{Container, Described, Prepared};
 use carnet_api::v1::ContainerState;
 use carnet_core::migration::Strategy;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use self::cgroup::{Cgroup, wait_until};
 use self::definition::{ContainerPlace, Definition, host_interface};
 use self::guard::Guard;
+use self::machine::Machine;
 use self::standby::Standby;
 use crate::exec::{Command, CommandError};
 use crate::runtime::{ContainerName, Done, Pages, Runtime, RuntimeError};
@@ -40,7 +43,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// Where memory images go; on tmpfs.
 const IMAGES: &str = "/run/carnet/images";
 /// How long what was found out about the machine is believed.
-const PROBLEMS_AGE: Duration = Duration::from_secs(60);
+const FOUND_OUT_AGE: Duration = Duration::from_secs(60);
 
 /// The containers of LXC on this machine.
 #[derive(Debug)]
@@ -50,21 +53,31 @@ pub struct LxcRuntime {
     /// The program `carnet`, for guards.
     program: PathBuf,
     /// What was found out about the machine, and when.
-    problems: Mutex<Option<(Instant, Problems)>>,
+    found_out: Mutex<Option<(Instant, FoundOut)>>,
     /// What is under way with containers, by their names; gone with this process.
     underway: std::sync::Mutex<HashMap<String, Arc<Mutex<Underway>>>>,
 }
 
-/// What keeps a machine from taking part in migrations.
-#[derive(Debug, Clone, Default)]
-struct Problems {
-    all: Vec<String>,
+/// What is found out about a machine: itself, and what keeps it from taking part in migrations.
+#[derive(Debug, Clone)]
+struct FoundOut {
+    machine: Machine,
+    problems: Vec<String>,
     /// In all but cold ones.
-    live: Vec<String>,
+    live_problems: Vec<String>,
     /// In those whose memory follows.
-    post_copy: Vec<String>,
+    post_copy_problems: Vec<String>,
     /// In those whose memory goes ahead from here.
-    pre_copy: Vec<String>,
+    pre_copy_problems: Vec<String>,
+}
+
+/// What one agent tells another of a container.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    definition: Definition,
+    /// The one that it is on.
+    machine: Machine,
 }
 
 /// What is under way with one container.
@@ -86,7 +99,7 @@ impl LxcRuntime {
         Self {
             bridge,
             program,
-            problems: Mutex::new(None),
+            found_out: Mutex::new(None),
             underway: std::sync::Mutex::new(HashMap::new()),
         }
     }
@@ -183,21 +196,22 @@ impl LxcRuntime {
         })
     }
 
-    async fn found_out(&self) -> Problems {
-        let mut known = self.problems.lock().await;
-        if let Some((found_out, problems)) = known.as_ref()
-            && found_out.elapsed() < PROBLEMS_AGE
+    async fn found_out(&self) -> FoundOut {
+        let mut known = self.found_out.lock().await;
+        if let Some((at, found_out)) = known.as_ref()
+            && at.elapsed() < FOUND_OUT_AGE
         {
-            return problems.clone();
+            return found_out.clone();
         }
-        let problems = Problems {
-            all: Self::find_problems(),
-            live: Self::find_live_problems().await,
-            post_copy: criu::post_copy_problems().await,
-            pre_copy: criu::pre_copy_problems().await,
+        let found_out = FoundOut {
+            machine: Machine::read().await,
+            problems: Self::find_problems(),
+            live_problems: Self::find_live_problems().await,
+            post_copy_problems: criu::post_copy_problems().await,
+            pre_copy_problems: criu::pre_copy_problems().await,
         };
-        *known = Some((Instant::now(), problems.clone()));
-        problems
+        *known = Some((Instant::now(), found_out.clone()));
+        found_out
     }
 
     fn find_problems() -> Vec<String> {
@@ -320,23 +334,35 @@ impl Runtime for LxcRuntime {
     }
 
     async fn problems(&self) -> Vec<String> {
-        self.found_out().await.all
+        self.found_out().await.problems
     }
 
-    async fn live_problems(&self, memory_bytes: u64) -> Vec<String> {
-        let mut problems = self.found_out().await.live;
-        problems.extend(room::memory_shortage(memory_bytes));
-        problems
+    async fn live_problems(&self) -> Vec<String> {
+        self.found_out().await.live_problems
     }
 
-    async fn post_copy_problems(&self) -> Vec<String> {
-        self.found_out().await.post_copy
-    }
-
-    async fn pre_copy_problems(&self, container: &Described) -> Vec<String> {
-        room::for_images(container.memory_bytes)
-            .into_iter()
-            .collect()
+    async fn receiving_problems(&self, container: &Described) -> Prepared {
+        let FoundOut {
+            machine,
+            live_problems: mut live,
+            post_copy_problems: mut post_copy,
+            ..
+        } = self.found_out().await;
+        live.extend(room::memory_shortage(container.memory_bytes));
+        // One that cannot be read is refused anyhow.
+        if let Ok(Description {
+            machine: source, ..
+        }) = read_description(container)
+        {
+            live.extend(machine.restore_problems(&source).await);
+            post_copy.extend(machine.post_copy_problems(&source));
+        }
+        let pre_copy = room::for_images(container.memory_bytes);
+        Prepared {
+            post_copy_problems: post_copy,
+            pre_copy_problems: pre_copy.into_iter().collect(),
+            live_problems: live,
+        }
     }
 
     async fn describe(&self, name: &ContainerName) -> Done<Described> {
@@ -352,18 +378,28 @@ impl Runtime for LxcRuntime {
         let definition = Self::definition(name)?;
         let rootfs = self.rootfs(name);
         let memory_bytes = Self::cgroup(name).map_or(0, |cgroup| cgroup.resident_bytes());
-        let mut pre_copy_problems = self.found_out().await.pre_copy;
+        let FoundOut {
+            machine,
+            live_problems,
+            post_copy_problems,
+            mut pre_copy_problems,
+            ..
+        } = self.found_out().await;
         pre_copy_problems.extend(room::for_images(memory_bytes));
+        let description = Description {
+            definition,
+            machine,
+        };
         Ok(Described {
-            description: serde_json::to_value(definition)
+            description: serde_json::to_value(description)
                 .map_err(|error| RuntimeError::Refused(error.to_string()))?,
             memory_bytes,
             rootfs_bytes: room::used_below(&rootfs),
-            post_copy_problems: self.post_copy_problems().await,
+            post_copy_problems,
             pre_copy_problems,
             is_stopped,
             // What it has in memory is there already.
-            live_problems: self.found_out().await.live,
+            live_problems,
         })
     }
 
@@ -374,8 +410,10 @@ impl Runtime for LxcRuntime {
                 "there is a container `{name}` on this edge already"
             ));
         }
-        match read_definition(container) {
-            Ok(definition) => problems.extend(room::address_in_use(&definition.network)),
+        match read_description(container) {
+            Ok(Description { definition, .. }) => {
+                problems.extend(room::address_in_use(&definition.network));
+            }
             Err(error) => problems.push(error.to_string()),
         }
         problems.extend(room::disk_shortage(container, Path::new(CONTAINERS)));
@@ -387,7 +425,7 @@ impl Runtime for LxcRuntime {
     }
 
     async fn prepare(&self, name: &ContainerName, container: &Described) -> Done {
-        let definition = read_definition(container)?;
+        let Description { definition, .. } = read_description(container)?;
         let rootfs = self.rootfs(name);
         fs::create_dir_all(&rootfs).map_err(RuntimeError::file(&rootfs))?;
         network::make(name, &host_interface(name), &definition.network).await?;
@@ -856,11 +894,11 @@ impl LxcRuntime {
 }
 
 /// A definition from another machine.
-fn read_definition(container: &Described) -> Done<Definition> {
-    let definition: Definition = serde_json::from_value(container.description.clone())
+fn read_description(container: &Described) -> Done<Description> {
+    let description: Description = serde_json::from_value(container.description.clone())
         .map_err(|error| RuntimeError::Refused(format!("the description is not LXC's: {error}")))?;
-    definition.validate().map_err(|faults| {
+    description.definition.validate().map_err(|faults| {
         RuntimeError::Refused(format!("the description is refused: {}", faults.join("; ")))
     })?;
-    Ok(definition)
+    Ok(description)
 }

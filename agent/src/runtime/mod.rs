@@ -10,7 +10,7 @@ pub use simulated::SimulatedRuntime;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-use carnet_api::agent::{Container, Described};
+use carnet_api::agent::{Container, Described, Prepared};
 use carnet_core::migration::Strategy;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -70,18 +70,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// those of `unfinished`, which are needed still. Comes before anything else.
     fn recover(&self, unfinished: &[ContainerName]) -> impl Future<Output = ()> + Send;
 
-    /// What keeps this edge from [`Strategy::PostCopy`]; empty: nothing.
-    fn post_copy_problems(&self) -> impl Future<Output = Vec<String>> + Send;
-
-    /// What keeps this edge from receiving `container` with [`Strategy::PreCopy`]; empty: nothing.
-    fn pre_copy_problems(&self, container: &Described) -> impl Future<Output = Vec<String>> + Send;
-
     /// What keeps this edge from taking part in a migration; empty: nothing.
     fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
 
-    /// What keeps this edge from all moves but those with [`Strategy::Cold`], of a container that
-    /// has so much memory; empty: nothing.
-    fn live_problems(&self, memory_bytes: u64) -> impl Future<Output = Vec<String>> + Send;
+    /// What keeps this edge from all moves but those with [`Strategy::Cold`]; empty: nothing.
+    fn live_problems(&self) -> impl Future<Output = Vec<String>> + Send;
+
+    /// What keeps this edge from receiving `container` with which strategies.
+    fn receiving_problems(&self, container: &Described) -> impl Future<Output = Prepared> + Send;
 
     /// Checks that a container, running or not, can move from here, and describes it for the
     /// target.

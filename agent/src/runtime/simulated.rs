@@ -3,7 +3,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use carnet_api::agent::{Container, Described};
+use carnet_api::agent::{Container, Described, Prepared};
 use carnet_api::v1::ContainerState;
 use carnet_core::migration::Strategy;
 use serde::{Deserialize, Serialize};
@@ -226,14 +226,6 @@ impl Runtime for SimulatedRuntime {
         }
     }
 
-    async fn post_copy_problems(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn pre_copy_problems(&self, _container: &Described) -> Vec<String> {
-        Vec::new()
-    }
-
     async fn containers(&self) -> Done<Vec<Container>> {
         let mut containers = Vec::new();
         let Ok(entries) = fs::read_dir(self.root.join("containers")) else {
@@ -266,8 +258,15 @@ impl Runtime for SimulatedRuntime {
         self.said("problems")
     }
 
-    async fn live_problems(&self, _memory_bytes: u64) -> Vec<String> {
+    async fn live_problems(&self) -> Vec<String> {
         self.said("live-problems")
+    }
+
+    async fn receiving_problems(&self, _container: &Described) -> Prepared {
+        Prepared {
+            live_problems: self.live_problems().await,
+            ..Prepared::default()
+        }
     }
 
     async fn describe(&self, name: &ContainerName) -> Done<Described> {
@@ -279,7 +278,7 @@ impl Runtime for SimulatedRuntime {
             post_copy_problems: Vec::new(),
             pre_copy_problems: Vec::new(),
             is_stopped: simulated.state == ContainerState::Stopped,
-            live_problems: self.live_problems(0).await,
+            live_problems: self.live_problems().await,
         })
     }
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use carnet_agent::lxc::LxcRuntime;
 use carnet_agent::lxc::definition;
-use carnet_agent::runtime::ContainerName;
+use carnet_agent::runtime::{ContainerName, Runtime};
+use prost::Message;
 
 use crate::suite::{self, Inside};
 
@@ -107,5 +108,81 @@ async fn lxc_keeps_the_same_promises() {
     let program = std::env::var_os(PROGRAM)
         .unwrap_or_else(|| panic!("{PROGRAM} must be the path of the program `carnet`"));
     let redis = Redis::new(ContainerName::new(&name).unwrap());
-    suite::all(&LxcRuntime::new(BRIDGE.to_owned(), program.into()), &redis).await;
+    let runtime = LxcRuntime::new(BRIDGE.to_owned(), program.into());
+    it_is_not_received_by_a_lesser_machine(&runtime, &redis.name).await;
+    suite::all(&runtime, &redis).await;
+}
+
+/// CRIU's image of a processor (its `images/cpuinfo.proto`).
+#[derive(Clone, PartialEq, prost::Message)]
+struct Processors {
+    #[prost(message, repeated, tag = "1")]
+    x86: Vec<Processor>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Processor {
+    #[prost(int32, required, tag = "1")]
+    vendor: i32,
+    #[prost(uint32, required, tag = "2")]
+    family: u32,
+    #[prost(uint32, required, tag = "3")]
+    model: u32,
+    #[prost(uint32, required, tag = "4")]
+    stepping: u32,
+    #[prost(uint32, required, tag = "5")]
+    version: u32,
+    #[prost(uint32, repeated, packed = "false", tag = "6")]
+    capabilities: Vec<u32>,
+    #[prost(string, optional, tag = "7")]
+    name: Option<String>,
+    #[prost(uint64, optional, tag = "8")]
+    features: Option<u64>,
+    #[prost(uint32, optional, tag = "9")]
+    size: Option<u32>,
+    #[prost(uint32, optional, tag = "10")]
+    largest_size: Option<u32>,
+}
+
+/// The same image, where the processor has these capabilities.
+fn with_capabilities(image: &str, capabilities: u32) -> String {
+    let image = hex::decode(image).unwrap();
+    // Two magic numbers and the size.
+    let (head, message) = image.split_at(12);
+    let mut processors = Processors::decode(message).unwrap();
+    processors.x86[0].capabilities.fill(capabilities);
+    let message = processors.encode_to_vec();
+    let size = (message.len() as u32).to_le_bytes();
+    hex::encode([&head[..8], &size, &message].concat())
+}
+
+/// What a container may use of its machine is compared before it is touched.
+async fn it_is_not_received_by_a_lesser_machine(runtime: &LxcRuntime, name: &ContainerName) {
+    let described = runtime.describe(name).await.unwrap();
+    let processor = described.description["machine"]["processor"].as_str();
+    let processor = processor.expect("CRIU knows this processor");
+    for (what, value, complaint) in [
+        ("processor", processor.to_owned(), None),
+        ("processor", with_capabilities(processor, 0), None),
+        (
+            "processor",
+            with_capabilities(processor, u32::MAX),
+            Some("processor lacks"),
+        ),
+        (
+            "processor",
+            "no digits".to_owned(),
+            Some("tells of its processor"),
+        ),
+        ("criu", "99.0".to_owned(), Some("99.0")),
+        ("criu", "3.17.1".to_owned(), None),
+    ] {
+        let mut described = described.clone();
+        described.description["machine"][what] = value.into();
+        let problems = runtime.receiving_problems(&described).await.live_problems;
+        match complaint {
+            None => assert_eq!(problems, Vec::<String>::new(), "{what}"),
+            Some(complaint) => assert!(problems.join("; ").contains(complaint), "{problems:?}"),
+        }
+    }
 }

@@ -58,7 +58,7 @@ pub async fn all(runtime: &impl Runtime, container: &impl Inside) {
 pub async fn it_is_listed_and_described(runtime: &impl Runtime, container: &impl Inside) {
     let name = container.name();
     assert_eq!(runtime.problems().await, Vec::<String>::new());
-    assert_eq!(runtime.live_problems(1).await, Vec::<String>::new());
+    assert_eq!(runtime.live_problems().await, Vec::<String>::new());
     assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
     container.remember("something");
     let described = runtime.describe(name).await.unwrap();
@@ -124,7 +124,8 @@ pub async fn its_memory_is_given_out_and_it_runs_on(
     container: &impl Inside,
 ) {
     let name = container.name();
-    if !runtime.post_copy_problems().await.is_empty() {
+    let described = runtime.describe(name).await.unwrap();
+    if !described.post_copy_problems.is_empty() {
         return;
     }
     let text = "before memory is given out";
