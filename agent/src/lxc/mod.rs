@@ -5,6 +5,7 @@ mod claim;
 mod cold;
 pub mod criu;
 pub mod definition;
+mod frames;
 pub mod guard;
 mod huge_pages;
 mod machine;
@@ -29,6 +30,7 @@ use tokio::task::JoinHandle;
 
 use self::cgroup::{Cgroup, wait_until};
 use self::definition::{ContainerPlace, Definition, host_interface};
+use self::frames::Kept;
 use self::guard::Guard;
 use self::machine::Machine;
 use self::standby::Standby;
@@ -89,6 +91,8 @@ struct Underway {
     /// Dumps of its memory since all of it was dumped ahead, that one included: each is of what
     /// was written to since the one before. 0: the next must be of all.
     dumps_ahead: u32,
+    /// What comes for a container that stands still.
+    frames: Option<Kept>,
     /// Of a frozen container, whose memory is being given out.
     page_server: Option<JoinHandle<Result<String, CommandError>>>,
 }
@@ -251,6 +255,11 @@ impl LxcRuntime {
         }
         problems
     }
+}
+
+/// What was sent to a container that stood still is lost, as in a network that loses frames.
+fn unheard(name: &ContainerName, error: &std::io::Error) {
+    tracing::warn!(container = %name, %error, "what was sent to it meanwhile is lost");
 }
 
 /// Shows the network where a container is, for those that it sends nothing to. Nobody waits for
@@ -491,12 +500,20 @@ impl Runtime for LxcRuntime {
     }
 
     async fn freeze(&self, name: &ContainerName) -> Done {
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
         let cgroup = Self::living_cgroup(name)?;
         let host_interface = Self::host_interface(name).await?;
+        let mac = Self::definition(name)?.network.mac;
         cgroup
             .freeze()
             .await
             .map_err(RuntimeError::file(cgroup.path()))?;
+        if underway.frames.is_none() {
+            underway.frames = Kept::begin(&mac, &self.bridge)
+                .map_err(|error| unheard(name, &error))
+                .ok();
+        }
         network::leave(&host_interface).map_err(RuntimeError::Refused)?;
         Ok(())
     }
@@ -541,7 +558,11 @@ impl Runtime for LxcRuntime {
             .freeze()
             .await
             .map_err(RuntimeError::file(cgroup.path()))?;
-        dumped.map_err(RuntimeError::Refused)
+        let pages = dumped.map_err(RuntimeError::Refused)?;
+        if let Some(kept) = &underway.frames {
+            let _ = frames::save(&kept.take(), &images).map_err(|error| unheard(name, &error));
+        }
+        Ok(pages)
     }
 
     async fn thaw(&self, name: &ContainerName) -> Done {
@@ -552,6 +573,18 @@ impl Runtime for LxcRuntime {
             Self::end_page_server(&mut underway, &cgroup).await?;
             let host_interface = Self::host_interface(name).await?;
             network::join(&host_interface, &self.bridge).map_err(RuntimeError::Refused)?;
+            // What was to go over, and what has come since.
+            let dumped = frames::load(&self.images(name));
+            for frames in [
+                dumped,
+                Ok(underway
+                    .frames
+                    .take()
+                    .map_or_else(Vec::new, |kept| kept.take())),
+            ] {
+                let handed_in = frames.and_then(|frames| frames::hand_in(&frames, &host_interface));
+                let _ = handed_in.map_err(|error| unheard(name, &error));
+            }
             cgroup.thaw().map_err(RuntimeError::file(cgroup.path()))?;
             // It may have been heard from elsewhere meanwhile.
             if let (Ok(definition), Some(pid)) = (Self::definition(name), cgroup.first_process()) {
@@ -623,6 +656,9 @@ impl Runtime for LxcRuntime {
                 // Before it runs: what the kernel sends as its sockets come to life shows the
                 // network where it is now.
                 network::join(&host_interface, &self.bridge).map_err(RuntimeError::Refused)?;
+                let handed_in = frames::load(&self.images(name))
+                    .and_then(|frames| frames::hand_in(&frames, &host_interface));
+                let _ = handed_in.map_err(|error| unheard(name, &error));
                 match standby.start().await {
                     Ok(guard) => underway.guard = guard,
                     Err(problem) => {

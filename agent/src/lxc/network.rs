@@ -129,14 +129,22 @@ fn bridge_of(interface: &str) -> Option<String> {
     Some(bridge.file_name()?.to_str()?.to_owned())
 }
 
+/// The number of an interface.
+///
+/// # Errors
+/// Where there is none of that name.
+pub fn index(interface: &str) -> io::Result<i32> {
+    let index = fs::read_to_string(Path::new(INTERFACES).join(interface).join("ifindex"))?;
+    index.trim().parse().map_err(io::Error::other)
+}
+
 /// Asks the kernel for a change of a bridge's ports.
 fn port(
     bridge: &str,
     interface: &str,
     change: unsafe fn(libc::c_int, *const libc::ifreq) -> nix::Result<libc::c_int>,
 ) -> io::Result<()> {
-    let index = fs::read_to_string(Path::new(INTERFACES).join(interface).join("ifindex"))?;
-    let index = index.trim().parse().map_err(io::Error::other)?;
+    let index = index(interface)?;
     let mut name = [0; libc::IFNAMSIZ];
     if bridge.len() >= name.len() {
         return Err(io::Error::other("its name is too long"));

@@ -1,6 +1,6 @@
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use carnet_agent::lxc::LxcRuntime;
 use carnet_agent::lxc::definition;
 use carnet_agent::runtime::{ContainerName, Runtime};
+use carnet_core::migration::Strategy;
 use prost::Message;
 
 use crate::suite::{self, Inside};
@@ -110,7 +111,31 @@ async fn lxc_keeps_the_same_promises() {
     let redis = Redis::new(ContainerName::new(&name).unwrap());
     let runtime = LxcRuntime::new(BRIDGE.to_owned(), program.into());
     it_is_not_received_by_a_lesser_machine(&runtime, &redis.name).await;
+    what_is_sent_to_it_meanwhile_is_not_lost(&runtime, &redis).await;
     suite::all(&runtime, &redis).await;
+}
+
+/// A datagram that came while it was frozen is answered once it runs on: nobody sends it again.
+async fn what_is_sent_to_it_meanwhile_is_not_lost(runtime: &LxcRuntime, redis: &Redis) {
+    // So that the host knows where it is.
+    redis.remember("where it is");
+    for dumps in [false, true] {
+        runtime.freeze(&redis.name).await.unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        socket.set_read_timeout(Some(BOUND)).unwrap();
+        // A port at which nobody listens: its kernel says so.
+        socket.connect((redis.address, 9)).unwrap();
+        socket.send(b"?").unwrap();
+        if dumps {
+            runtime
+                .dump(&redis.name, Strategy::StopAndCopy)
+                .await
+                .unwrap();
+        }
+        runtime.thaw(&redis.name).await.unwrap();
+        let answer = socket.recv(&mut [0; 8]).map_err(|error| error.kind());
+        assert_eq!(answer, Err(ErrorKind::ConnectionRefused), "dumped: {dumps}");
+    }
 }
 
 /// CRIU's image of a processor (its `images/cpuinfo.proto`).

@@ -44,6 +44,7 @@ enum Way {
     Paper,
     Podman,
     StopAndCopy,
+    PreCopy,
     PostCopy,
     Cold,
 }
@@ -55,6 +56,7 @@ impl Way {
             Self::Paper => "the paper's: lxc-checkpoint, rsync, lxc-checkpoint -r",
             Self::Podman => "Podman: checkpoint --export, rsync, restore --import",
             Self::StopAndCopy => "Carnet, stop-and-copy",
+            Self::PreCopy => "Carnet, pre-copy",
             Self::PostCopy => "Carnet, post-copy",
             Self::Cold => "Carnet, cold: memory and connections are lost",
         }
@@ -77,6 +79,7 @@ pub struct Measured {
     rows: Vec<Row>,
     files_megabytes: f64,
     link_megabytes_per_s: f64,
+    tracks_memory: bool,
 }
 
 /// Measures all of it, in a lab of its own.
@@ -86,6 +89,7 @@ pub struct Measured {
 pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
     let stage = Stage::build(progress)?;
     let link_megabytes_per_s = stage.link_megabytes_per_s()?;
+    let tracks_memory = stage.tracks_memory()?;
     let mut rows = Vec::new();
     for megabytes in SIZES {
         for way in [Way::Paper, Way::Podman] {
@@ -95,8 +99,12 @@ pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
         stage.register(&moving)?;
         for (way, strategy) in [
             (Way::StopAndCopy, Strategy::StopAndCopy),
+            (Way::PreCopy, Strategy::PreCopy),
             (Way::PostCopy, Strategy::PostCopy),
         ] {
+            if strategy == Strategy::PreCopy && !tracks_memory {
+                continue;
+            }
             let mut runs = Vec::new();
             for run in 1..=RUNS {
                 stage.step(&format!("{megabytes} MB, {}, {run}", way.name()))?;
@@ -132,6 +140,7 @@ pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
         rows,
         files_megabytes: stage.files_megabytes,
         link_megabytes_per_s,
+        tracks_memory,
     })
 }
 
@@ -281,6 +290,14 @@ impl fmt::Display for Measured {
              TCP stream, which carries {:.0} MB/s there, and nothing else;\n\
              lost: after which the container, its connection or its memory was not whole\n{table}",
             self.files_megabytes, self.link_megabytes_per_s
-        )
+        )?;
+        if !self.tracks_memory {
+            let way = Way::PreCopy.name();
+            write!(
+                f,
+                "\n{way}: not measured, this kernel does not tell which memory is written to"
+            )?;
+        }
+        Ok(())
     }
 }

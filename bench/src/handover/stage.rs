@@ -279,6 +279,16 @@ impl Stage {
         })
     }
 
+    /// Whether the kernel tells which memory is written to, without which there is no pre-copy.
+    pub fn tracks_memory(&self) -> Result<bool, LabError> {
+        let check = ["check", "--feature", "mem_dirty_track"];
+        match self.host(At::Edge1)?.run("criu", &check) {
+            Ok(_) => Ok(true),
+            Err(LabError::Failed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Has Carnet know a container.
     pub fn register(&self, moving: &Moving) -> Result<(), LabError> {
         let name = &moving.name;
