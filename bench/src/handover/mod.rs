@@ -19,7 +19,7 @@ use thiserror::Error;
 use self::peers::{Seen, floor, papers_way, podmans_way, seen};
 use self::stage::Stage;
 
-/// Of each way and size; the median of them is told.
+/// Of each way and size; the median of those that lost nothing is told.
 const RUNS: usize = 5;
 /// What the containers hold in memory, in MB of 10⁶ bytes, and rewrite about once in a second.
 const SIZES: [usize; 3] = [10, 256, 1_000];
@@ -90,121 +90,126 @@ pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
     let stage = Stage::build(progress)?;
     let link_megabytes_per_s = stage.link_megabytes_per_s()?;
     let tracks_memory = stage.tracks_memory()?;
-    let mut rows = Vec::new();
-    for megabytes in SIZES {
-        for way in [Way::Paper, Way::Podman] {
-            rows.push(measure_peer(&stage, way, megabytes)?);
-        }
-        let mut moving = stage.start(&format!("bench{megabytes}"), megabytes)?;
-        stage.register(&moving)?;
-        for (way, strategy) in [
-            (Way::StopAndCopy, Strategy::StopAndCopy),
-            (Way::PreCopy, Strategy::PreCopy),
-            (Way::PostCopy, Strategy::PostCopy),
-        ] {
-            if strategy == Strategy::PreCopy && !tracks_memory {
-                continue;
+    let mut rows = Rows::default();
+    // Each way once, and all of them again: a machine that is slow for a while is so for all.
+    for round in 1..=RUNS {
+        for megabytes in SIZES {
+            let step = |way: Way| stage.step(&format!("{round}: {megabytes} MB, {}", way.name()));
+            for way in [Way::Paper, Way::Podman] {
+                step(way)?;
+                rows.add(way, megabytes, measure_peer(&stage, way, megabytes)?);
             }
-            let mut runs = Vec::new();
-            for run in 1..=RUNS {
-                stage.step(&format!("{megabytes} MB, {}, {run}", way.name()))?;
-                runs.push(seen(&mut moving, |moving| {
+            let mut moving = stage.start(&format!("bench{megabytes}"), megabytes)?;
+            stage.register(&moving)?;
+            for (way, strategy) in [
+                (Way::StopAndCopy, Strategy::StopAndCopy),
+                (Way::PreCopy, Strategy::PreCopy),
+                (Way::PostCopy, Strategy::PostCopy),
+            ] {
+                if strategy == Strategy::PreCopy && !tracks_memory {
+                    continue;
+                }
+                step(way)?;
+                let seen = seen(&mut moving, |moving| {
                     stage.move_over(moving, strategy).map(drop)
-                })?);
+                })?;
+                rows.add(way, megabytes, Some(seen));
             }
-            rows.push(Row {
-                way,
-                megabytes,
-                runs,
-                lost: 0,
-            });
-        }
-        stage.forget(&moving)?;
-        if Some(&megabytes) == SIZES.first() {
-            let mut runs = Vec::new();
-            for run in 1..=RUNS {
-                stage.step(&format!("{megabytes} MB, {}, {run}", Way::Floor.name()))?;
-                runs.push(floor(&stage, &mut moving, run)?);
+            stage.forget(&moving)?;
+            if Some(&megabytes) == SIZES.first() {
+                step(Way::Floor)?;
+                rows.add(
+                    Way::Floor,
+                    megabytes,
+                    Some(floor(&stage, &mut moving, round)?),
+                );
             }
-            rows.push(Row {
-                way: Way::Floor,
-                megabytes,
-                runs,
-                lost: 0,
-            });
+            stage.end(moving)?;
+            step(Way::Cold)?;
+            rows.add(Way::Cold, megabytes, Some(measure_cold(&stage, megabytes)?));
         }
-        stage.end(moving)?;
-        rows.push(measure_cold(&stage, megabytes)?);
     }
     Ok(Measured {
-        rows,
+        rows: rows.0,
         files_megabytes: stage.files_megabytes,
         link_megabytes_per_s,
         tracks_memory,
     })
 }
 
-/// Each run with a new container: what these have restored once, some cannot dump again.
-fn measure_peer(stage: &Stage, way: Way, megabytes: usize) -> Result<Row, HandoverBenchError> {
-    let (mut runs, mut lost) = (Vec::new(), 0);
-    while runs.len() < RUNS && lost < RUNS {
-        let number = runs.len() + 1;
-        stage.step(&format!("{megabytes} MB, {}, {number}", way.name()))?;
-        let name = format!("peer{megabytes}");
-        let (mut moving, seen);
-        if way == Way::Podman {
-            moving = stage.start_in_podman(&name, megabytes)?;
-            seen = podmans_way(stage, &mut moving);
-        } else {
-            moving = stage.start(&name, megabytes)?;
-            seen = papers_way(stage, &mut moving);
-        }
-        match seen {
-            Ok(seen) => runs.push(seen),
-            Err(HandoverBenchError::NotWhole(_, fault)) => {
-                stage.step(&format!("not whole: {fault}"))?;
-                lost += 1;
+/// What was seen, by way and size.
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl Rows {
+    /// `None`: the container or its connection was not whole.
+    fn add(&mut self, way: Way, megabytes: usize, seen: Option<Seen>) {
+        let is_it = |row: &Row| row.way == way && row.megabytes == megabytes;
+        let place = self.0.iter().position(is_it).unwrap_or_else(|| {
+            self.0.push(Row {
+                way,
+                megabytes,
+                runs: Vec::new(),
+                lost: 0,
+            });
+            self.0.len() - 1
+        });
+        if let Some(row) = self.0.get_mut(place) {
+            match seen {
+                Some(seen) => row.runs.push(seen),
+                None => row.lost += 1,
             }
-            Err(error) => return Err(error),
-        }
-        if way == Way::Podman {
-            stage.end_in_podman(moving)?;
-        } else {
-            stage.end(moving)?;
         }
     }
-    Ok(Row {
-        way,
-        megabytes,
-        runs,
-        lost,
-    })
+}
+
+/// With a container of its own: what these have restored once, some cannot dump again. `None` where
+/// it was not whole afterwards.
+fn measure_peer(
+    stage: &Stage,
+    way: Way,
+    megabytes: usize,
+) -> Result<Option<Seen>, HandoverBenchError> {
+    let name = format!("peer{megabytes}");
+    let (mut moving, seen);
+    if way == Way::Podman {
+        moving = stage.start_in_podman(&name, megabytes)?;
+        seen = podmans_way(stage, &mut moving);
+    } else {
+        moving = stage.start(&name, megabytes)?;
+        seen = papers_way(stage, &mut moving);
+    }
+    let seen = match seen {
+        Ok(seen) => Some(seen),
+        Err(HandoverBenchError::NotWhole(_, fault)) => {
+            stage.step(&format!("not whole: {fault}"))?;
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    if way == Way::Podman {
+        stage.end_in_podman(moving)?;
+    } else {
+        stage.end(moving)?;
+    }
+    Ok(seen)
 }
 
 /// As a client sees it that connects anew each time it asks.
-fn measure_cold(stage: &Stage, megabytes: usize) -> Result<Row, HandoverBenchError> {
+fn measure_cold(stage: &Stage, megabytes: usize) -> Result<Seen, HandoverBenchError> {
     let mut moving = stage.start(&format!("cold{megabytes}"), megabytes)?;
     stage.register(&moving)?;
-    let mut runs = Vec::new();
-    for run in 1..=RUNS {
-        stage.step(&format!("{megabytes} MB, {}, {run}", Way::Cold.name()))?;
-        let knocking = stage.knock(&moving)?;
-        let begun = Instant::now();
-        stage.move_over(&mut moving, Strategy::Cold)?;
-        let total = begun.elapsed();
-        let downtime = knocking.longest_gap();
-        let downtime =
-            downtime.map_err(|fault| HandoverBenchError::NotWhole(moving.name.clone(), fault))?;
-        runs.push(Seen { downtime, total });
-    }
+    let knocking = stage.knock(&moving)?;
+    let begun = Instant::now();
+    stage.move_over(&mut moving, Strategy::Cold)?;
+    let total = begun.elapsed();
+    let downtime = knocking.longest_gap();
+    let downtime =
+        downtime.map_err(|fault| HandoverBenchError::NotWhole(moving.name.clone(), fault))?;
+    drop(knocking);
     stage.forget(&moving)?;
     stage.end(moving)?;
-    Ok(Row {
-        way: Way::Cold,
-        megabytes,
-        runs,
-        lost: 0,
-    })
+    Ok(Seen { downtime, total })
 }
 
 impl Row {

@@ -189,6 +189,8 @@ impl Stage {
             "cp",
             &["--archive", "--no-target-directory", FILES, &rootfs],
         )?;
+        // What is measured does not wait for the disk to take these.
+        host.run("sync", &["--file-system", &rootfs])?;
         self.connect(name, address)
     }
 
