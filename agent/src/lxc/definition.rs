@@ -4,8 +4,9 @@
 //! One that comes from another edge must do neither. So no configuration is ever sent: it is
 //! read into a [`Definition`], key by key from an allow-list, and the target writes its own.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,11 +49,51 @@ pub struct Definition {
 pub struct Network {
     /// Its name inside the container.
     pub interface: String,
-    /// `02:88:00:00:02:01`
-    pub mac: String,
+    pub mac: Mac,
     pub address: Ipv4Addr,
     pub prefix: u8,
     pub gateway: Option<Ipv4Addr>,
+}
+
+/// The address of a network interface, `02:88:00:00:02:01`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let mut address = [0; 6];
+            let mut parts = text.split(':');
+            for byte in &mut address {
+                hex::decode_to_slice(parts.next()?, std::slice::from_mut(byte)).ok()?;
+            }
+            parts.next().is_none().then_some(Self(address))
+        };
+        read().ok_or_else(|| format!("`{text}` is not a MAC address such as 02:88:00:00:02:01"))
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.map(|byte| format!("{byte:02x}")).join(":"))
+    }
 }
 
 /// Reads a configuration file of LXC.
@@ -90,7 +131,7 @@ struct Found {
     mounts: Vec<String>,
     dropped_capabilities: Vec<String>,
     interface: Option<String>,
-    mac: Option<String>,
+    mac: Option<Mac>,
     address: Option<(Ipv4Addr, u8)>,
     gateway: Option<Ipv4Addr>,
     is_veth: bool,
@@ -145,7 +186,7 @@ impl Found {
                 self.is_veth = true;
             }
             "lxc.net.0.name" => self.interface = Some(interface(value)?),
-            "lxc.net.0.hwaddr" => self.mac = Some(mac(value)?),
+            "lxc.net.0.hwaddr" => self.mac = Some(value.parse()?),
             "lxc.net.0.ipv4.address" => self.address = Some(address(value)?),
             "lxc.net.0.ipv4.gateway" => {
                 self.gateway = Some(
@@ -207,21 +248,6 @@ fn interface(value: &str) -> Result<String, String> {
     }
 }
 
-fn mac(value: &str) -> Result<String, String> {
-    let parts: Vec<&str> = value.split(':').collect();
-    let well_formed = parts.len() == 6
-        && parts
-            .iter()
-            .all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    if well_formed {
-        Ok(value.to_owned())
-    } else {
-        Err(format!(
-            "`{value}` is not a MAC address such as 02:88:00:00:02:01"
-        ))
-    }
-}
-
 fn address(value: &str) -> Result<(Ipv4Addr, u8), String> {
     value
         .split_once('/')
@@ -279,7 +305,7 @@ impl Definition {
         line("lxc.net.0.flags", "up");
         line("lxc.net.0.veth.pair", &place.host_interface);
         line("lxc.net.0.name", &self.network.interface);
-        line("lxc.net.0.hwaddr", &self.network.mac);
+        line("lxc.net.0.hwaddr", &self.network.mac.to_string());
         let network = &self.network;
         line(
             "lxc.net.0.ipv4.address",
@@ -376,9 +402,26 @@ lxc.net.0.ipv4.address = 10.88.2.1/16
         let mut definition = parse(CONFIG).unwrap();
         definition.init = Some("/init\nlxc.hook.pre-start = /bin/sh".to_owned());
         assert!(definition.validate().is_err());
-        let mut definition = parse(CONFIG).unwrap();
-        definition.network.mac = "02:88:00:00:02:01\nlxc.hook.mount = /bin/sh".to_owned();
-        assert!(definition.validate().is_err());
+        let mut told = serde_json::to_value(parse(CONFIG).unwrap()).unwrap();
+        told["network"]["mac"] = "02:88:00:00:02:01\nlxc.hook.mount = /bin/sh".into();
+        assert!(serde_json::from_value::<Definition>(told).is_err());
+    }
+
+    #[test]
+    fn addresses_are_read_and_written() {
+        let mac: Mac = "02:88:00:00:02:0F".parse().unwrap();
+        assert_eq!(mac, Mac([2, 0x88, 0, 0, 2, 15]));
+        assert_eq!(mac.to_string(), "02:88:00:00:02:0f");
+        for wrong in [
+            "",
+            "02:88:00:00:02",
+            "02:88:00:00:02:01:02",
+            "x:1:2:3:4:5",
+            "02:88:00:00:02:1",
+            "02:88:00:00:02:+1",
+        ] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket};
 
+use super::definition::Mac;
 use super::network;
 
 /// The file among the images: frames, each after its size.
@@ -40,9 +41,8 @@ impl Kept {
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn begin(mac: &str, bridge: &str) -> io::Result<Self> {
-        let mac = address(mac).ok_or_else(|| io::Error::other(format!("`{mac}` is no MAC")))?;
-        let [a, b, c, d, e, f] = mac;
+    pub fn begin(mac: Mac, bridge: &str) -> io::Result<Self> {
+        let Mac([a, b, c, d, e, f]) = mac;
         let socket = packet_socket()?;
         let step = |code: u32, jt, jf, k| libc::sock_filter {
             code: code as u16,
@@ -206,16 +206,6 @@ fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()
     Ok(())
 }
 
-/// `02:88:00:00:02:01`
-fn address(mac: &str) -> Option<[u8; 6]> {
-    let mut address = [0; 6];
-    let mut parts = mac.split(':');
-    for byte in &mut address {
-        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
-    }
-    parts.next().is_none().then_some(address)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,13 +220,5 @@ mod tests {
         let whole = fs::read(images.path().join(FILE)).unwrap();
         fs::write(images.path().join(FILE), &whole[..whole.len() - 1]).unwrap();
         assert!(load(images.path()).is_err());
-    }
-
-    #[test]
-    fn addresses_are_read() {
-        assert_eq!(address("02:88:00:00:02:0f"), Some([2, 0x88, 0, 0, 2, 15]));
-        for wrong in ["", "02:88:00:00:02", "02:88:00:00:02:01:02", "x:1:2:3:4:5"] {
-            assert_eq!(address(wrong), None, "{wrong}");
-        }
     }
 }

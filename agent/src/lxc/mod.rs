@@ -12,6 +12,7 @@ mod machine;
 mod mapped;
 mod network;
 mod prepaging;
+mod readiness;
 mod room;
 mod standby;
 
@@ -19,7 +20,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
 
 use carnet_api::agent::{Container, Described, Prepared};
 use carnet_api::v1::ContainerState;
@@ -33,6 +33,7 @@ use self::definition::{ContainerPlace, Definition, host_interface};
 use self::frames::Kept;
 use self::guard::Guard;
 use self::machine::Machine;
+use self::readiness::{LastFound, Readiness, not_in_memory, which};
 use self::standby::Standby;
 use crate::exec::{Command, CommandError};
 use crate::runtime::{ContainerName, Done, Pages, Runtime, RuntimeError};
@@ -44,8 +45,6 @@ const CONTAINERS: &str = "/var/lib/lxc";
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// Where memory images go; on tmpfs.
 const IMAGES: &str = "/run/carnet/images";
-/// How long what was found out about the machine is believed.
-const FOUND_OUT_AGE: Duration = Duration::from_secs(60);
 
 /// The containers of LXC on this machine.
 #[derive(Debug)]
@@ -54,23 +53,9 @@ pub struct LxcRuntime {
     bridge: String,
     /// The program `carnet`, for guards.
     program: PathBuf,
-    /// What was found out about the machine, and when.
-    found_out: Mutex<Option<(Instant, FoundOut)>>,
+    readiness: LastFound,
     /// What is under way with containers, by their names; gone with this process.
     underway: std::sync::Mutex<HashMap<String, Arc<Mutex<Underway>>>>,
-}
-
-/// What is found out about a machine: itself, and what keeps it from taking part in migrations.
-#[derive(Debug, Clone)]
-struct FoundOut {
-    machine: Machine,
-    problems: Vec<String>,
-    /// In all but cold ones.
-    live_problems: Vec<String>,
-    /// In those whose memory follows.
-    post_copy_problems: Vec<String>,
-    /// In those whose memory goes ahead from here.
-    pre_copy_problems: Vec<String>,
 }
 
 /// What one agent tells another of a container.
@@ -103,7 +88,7 @@ impl LxcRuntime {
         Self {
             bridge,
             program,
-            found_out: Mutex::new(None),
+            readiness: LastFound::default(),
             underway: std::sync::Mutex::new(HashMap::new()),
         }
     }
@@ -199,62 +184,6 @@ impl LxcRuntime {
             RuntimeError::Refused(format!("`{name}` does not run: it has no cgroup"))
         })
     }
-
-    async fn found_out(&self) -> FoundOut {
-        let mut known = self.found_out.lock().await;
-        if let Some((at, found_out)) = known.as_ref()
-            && at.elapsed() < FOUND_OUT_AGE
-        {
-            return found_out.clone();
-        }
-        let found_out = FoundOut {
-            machine: Machine::read().await,
-            problems: Self::find_problems(),
-            live_problems: Self::find_live_problems().await,
-            post_copy_problems: criu::post_copy_problems().await,
-            pre_copy_problems: criu::pre_copy_problems().await,
-        };
-        *known = Some((Instant::now(), found_out.clone()));
-        found_out
-    }
-
-    fn find_problems() -> Vec<String> {
-        let mut problems = Vec::new();
-        if !nix::unistd::geteuid().is_root() {
-            problems.push("the agent does not run as root".to_owned());
-        }
-        if !Path::new(CGROUPS).join("cgroup.procs").exists() {
-            problems.push(format!(
-                "cgroup v2 is not mounted at {CGROUPS}; boot with systemd.unified_cgroup_hierarchy=1"
-            ));
-        }
-        for (program, package) in [
-            ("lxc-info", "lxc"),
-            ("ip", "iproute2"),
-            ("arping", "iputils-arping"),
-        ] {
-            if which(program).is_none() {
-                problems.push(format!("{program} is missing: apt install {package}"));
-            }
-        }
-        problems
-    }
-
-    async fn find_live_problems() -> Vec<String> {
-        let mut problems = Vec::new();
-        if which("lxc-checkpoint").is_none() {
-            problems.push("lxc-checkpoint is missing: apt install lxc".to_owned());
-        }
-        if !is_in_memory() {
-            problems.push(not_in_memory());
-        }
-        if which("criu").is_none() {
-            problems.push("criu is missing: apt install criu".to_owned());
-        } else {
-            problems.extend(criu::problems(&crate::detect::kernel()).await);
-        }
-        problems
-    }
 }
 
 /// What was sent to a container that stood still is lost, as in a network that loses frames.
@@ -270,24 +199,6 @@ fn announce(pid: u32, network: definition::Network) {
             tracing::debug!(%error, "a container was not announced");
         }
     });
-}
-
-/// Whether memory images would be on tmpfs: they must not reach a disk.
-fn is_in_memory() -> bool {
-    let images = Path::new(IMAGES);
-    let there = images.ancestors().find(|path| path.exists());
-    there.is_some_and(room::is_in_memory)
-}
-
-fn not_in_memory() -> String {
-    format!("{IMAGES} is not on tmpfs; memory images must not reach a disk: mount a tmpfs at /run")
-}
-
-/// Where a program is, if it is anywhere in `PATH`.
-fn which(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|directory| directory.join(program))
-        .find(|path| path.is_file())
 }
 
 /// Removes a directory and all below it, where it is there.
@@ -343,20 +254,20 @@ impl Runtime for LxcRuntime {
     }
 
     async fn problems(&self) -> Vec<String> {
-        self.found_out().await.problems
+        self.readiness.or_now().await.problems
     }
 
     async fn live_problems(&self) -> Vec<String> {
-        self.found_out().await.live_problems
+        self.readiness.or_now().await.live_problems
     }
 
     async fn receiving_problems(&self, container: &Described) -> Prepared {
-        let FoundOut {
+        let Readiness {
             machine,
             live_problems: mut live,
             post_copy_problems: mut post_copy,
             ..
-        } = self.found_out().await;
+        } = self.readiness.or_now().await;
         live.extend(room::memory_shortage(container.memory_bytes));
         // One that cannot be read is refused anyhow.
         if let Ok(Description {
@@ -387,13 +298,13 @@ impl Runtime for LxcRuntime {
         let definition = Self::definition(name)?;
         let rootfs = self.rootfs(name);
         let memory_bytes = Self::cgroup(name).map_or(0, |cgroup| cgroup.resident_bytes());
-        let FoundOut {
+        let Readiness {
             machine,
             live_problems,
             post_copy_problems,
             mut pre_copy_problems,
             ..
-        } = self.found_out().await;
+        } = self.readiness.or_now().await;
         pre_copy_problems.extend(room::for_images(memory_bytes));
         let description = Description {
             definition,
@@ -510,7 +421,7 @@ impl Runtime for LxcRuntime {
             .await
             .map_err(RuntimeError::file(cgroup.path()))?;
         if underway.frames.is_none() {
-            underway.frames = Kept::begin(&mac, &self.bridge)
+            underway.frames = Kept::begin(mac, &self.bridge)
                 .map_err(|error| unheard(name, &error))
                 .ok();
         }
@@ -532,12 +443,17 @@ impl Runtime for LxcRuntime {
             (dumps, Strategy::PreCopy) => dumps,
             (_, Strategy::StopAndCopy | Strategy::PostCopy | Strategy::Cold) => 0,
         };
+        let images = self.images(name);
+        // Of a dump that is done again.
+        let mut waiting = frames::load(&images).unwrap_or_else(|error| {
+            unheard(name, &error);
+            Vec::new()
+        });
         if dumps_ahead == 0 {
-            remove_directory(&self.images(name))?;
+            remove_directory(&images)?;
         }
         self.expect_images(name)?;
         let (pid, inode) = Self::first_process_and_network(name)?;
-        let images = self.images(name);
         let dumped = match strategy {
             Strategy::StopAndCopy | Strategy::PreCopy => {
                 criu::dump(pid, inode, cgroup.path(), &images, dumps_ahead)
@@ -560,7 +476,8 @@ impl Runtime for LxcRuntime {
             .map_err(RuntimeError::file(cgroup.path()))?;
         let pages = dumped.map_err(RuntimeError::Refused)?;
         if let Some(kept) = &underway.frames {
-            let _ = frames::save(&kept.take(), &images).map_err(|error| unheard(name, &error));
+            waiting.extend(kept.take());
+            let _ = frames::save(&waiting, &images).map_err(|error| unheard(name, &error));
         }
         Ok(pages)
     }

@@ -68,7 +68,7 @@ pub async fn make(
     .await?;
     let within = |arguments: &[&str]| ip(&["-n", &namespace]).args(arguments.iter().copied());
     within(&["link", "set", "lo", "up"]).run().await?;
-    within(&["link", "set", inside, "address", &network.mac])
+    within(&["link", "set", inside, "address", &network.mac.to_string()])
         .run()
         .await?;
     within(&["addr", "add", &address, "broadcast", "+", "dev", inside])

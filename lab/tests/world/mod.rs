@@ -171,14 +171,20 @@ impl World {
             .collect()
     }
 
-    /// What is left of a container on an edge that it is not on.
+    /// What is left of a container on an edge that it is not on. CRIU has a moment to end: what an
+    /// agent asks it of the machine, now and then, has nothing to do with the container.
     pub fn left_on(&self, name: &str, edge: &str) -> String {
         let script = format!(
             "ls -d /var/lib/lxc/{name} /run/carnet/images/{name} /run/carnet/standby/{name} \
-             /run/netns/carnet-{name} /sys/fs/cgroup/lxc.*.{name}* 2>/dev/null; \
-             pgrep -a criu || true"
+             /run/netns/carnet-{name} /sys/fs/cgroup/lxc.*.{name}* 2>/dev/null || true"
         );
-        self.on(edge, &["sh", "-c", &script])
+        let left = self.on(edge, &["sh", "-c", &script]);
+        let mut running = String::new();
+        let _ = wait_until("CRIU's end", 10, || {
+            running = self.on(edge, &["sh", "-c", "pgrep -a criu || true"]);
+            running.is_empty()
+        });
+        left + &running
     }
 
     /// App1 runs on `edge` and nowhere else, nothing of it is anywhere else, its connection is
