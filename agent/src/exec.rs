@@ -203,6 +203,15 @@ impl Running {
         self.child.id()
     }
 
+    /// Shows what it was told since it began beside its arguments.
+    pub fn told(mut self, arguments: &[String]) -> Self {
+        for argument in arguments {
+            self.shown.push(' ');
+            self.shown.push_str(argument);
+        }
+        self
+    }
+
     /// Waits for its end and returns its standard output. Its limit counts from now.
     ///
     /// # Errors

@@ -334,6 +334,7 @@ impl<R: Runtime> Handovers<R> {
             leaving.steps.clear();
             (leaving.sent_ahead.take(), leaving.memory_ahead.take())
         };
+        self.runtime.ready_to_freeze(name).await.map_err(cannot)?;
         let zero = Instant::now();
         lock(&self.leaving)
             .entry(migration)
@@ -351,7 +352,8 @@ impl<R: Runtime> Handovers<R> {
         });
         let late = || stood_still_too_long(zero, within_ms);
         // Both to their ends, whichever fails: CRIU is never interrupted.
-        let ((difference, sending), (dumped, dumping)) = tokio::join!(
+        let ((dumped, dumping), (difference, sending)) = tokio::join!(
+            timed(zero, "dumping", self.runtime.dump(name, strategy)),
             timed(
                 zero,
                 "sending what has changed of its files",
@@ -369,7 +371,6 @@ impl<R: Runtime> Handovers<R> {
                     )
                 )
             ),
-            timed(zero, "dumping", self.runtime.dump(name, strategy)),
         );
         let (rootfs_difference_bytes, _) = difference?;
         let pages = dumped.map_err(cannot)?;

@@ -174,12 +174,12 @@ fn status(pid: u32, key: &str) -> Option<String> {
 }
 
 /// Whether `condition` came true in time.
-pub async fn wait_until(condition: impl Fn() -> bool) -> bool {
+pub async fn wait_until(condition: impl FnMut() -> bool) -> bool {
     wait_until_within(LIMIT, condition).await
 }
 
 /// Whether `condition` came true within `limit`.
-pub async fn wait_until_within(limit: Duration, condition: impl Fn() -> bool) -> bool {
+pub async fn wait_until_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = tokio::time::Instant::now() + limit;
     while !condition() {
         if tokio::time::Instant::now() >= deadline {

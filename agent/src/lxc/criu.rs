@@ -13,12 +13,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 
-use crate::exec::{Command, CommandError};
+use crate::exec::{Command, CommandError, Running};
 
 /// How long a dump or a restore may take, and pages to be given out.
 pub const LIMIT: Duration = Duration::from_secs(600);
@@ -26,6 +26,8 @@ pub const LIMIT: Duration = Duration::from_secs(600);
 pub const EXTERNAL_NETWORK: &str = "extnet";
 /// Where CRIU says why it cannot dump, among its images.
 const DUMP_LOG: &str = "dump.log";
+/// Where CRIU finds the name of a file with options, and reads it as it begins.
+pub const OPTIONS: &str = "CRIU_CONFIG_FILE";
 /// The kernel's bound for the size of a pipe.
 const PIPES: &str = "/proc/sys/fs/pipe-max-size";
 /// What CRIU wants of it.
@@ -160,31 +162,28 @@ pub async fn dump_ahead(
         .map_err(|error| with_log(&error, &images.join(DUMP_LOG)))
 }
 
-/// Dumps the frozen container with first process `pid` into `images`. It stays frozen. Of memory
-/// goes what was written to since the last of the `before` [dumps](dump_ahead) that are below
-/// `images`, or all.
+/// A `criu dump` that has begun, and waits for what to dump: what it takes to begin at all is over
+/// by the time that a container stands still.
 ///
-/// # Errors
-/// Where CRIU fails; the end of its log is in the error.
-pub async fn dump(
-    pid: u32,
-    network_inode: u64,
-    cgroup: &Path,
-    images: &Path,
-    before: u32,
-) -> Result<(), String> {
-    let command = dump_command(pid, network_inode, cgroup, images);
-    let command = match before {
-        0 => command,
-        _ => command
-            .args(["--track-mem", "--prev-images-dir"])
-            .arg(ahead(before)),
-    };
-    command
-        .run()
-        .await
-        .map(drop)
-        .map_err(|error| with_log(&error, &images.join(DUMP_LOG)))
+/// CRIU reads its options as it begins, and these come by a pipe. Dropped, it finds none, has nothing
+/// to dump, and ends.
+#[derive(Debug)]
+pub struct Dumper {
+    running: Running,
+    options: pipe::Sender,
+    pages: UnixStream,
+    /// Says that all but the pages is in the images.
+    ready: pipe::Receiver,
+}
+
+/// What is dumped.
+#[derive(Debug)]
+pub struct Dumped<'a> {
+    /// The container's first process.
+    pub pid: u32,
+    pub network_inode: u64,
+    pub cgroup: &'a Path,
+    pub images: &'a Path,
 }
 
 /// A CRIU that has dumped all but pages of memory, and gives those out.
@@ -196,65 +195,121 @@ pub struct PageServer {
     pub ended: JoinHandle<Result<String, CommandError>>,
 }
 
-/// Dumps as [`dump`] does, but for the pages of memory, which CRIU keeps and gives out.
-///
-/// # Errors
-/// As [`dump`].
-pub async fn dump_all_but_pages(
-    pid: u32,
-    network_inode: u64,
-    cgroup: &Path,
-    images: &Path,
-) -> Result<PageServer, String> {
+impl Dumper {
     /// The descriptors that CRIU gets.
     const PAGES_FD: i32 = 10;
     const STATUS_FD: i32 = 11;
-    let told = |error: std::io::Error| format!("a socket for pages: {error}");
-    let (near, far) = socket_pair().map_err(told)?;
-    let (status, mut ready) = status_pipe().map_err(told)?;
-    let running = dump_command(pid, network_inode, cgroup, images)
-        .args(["--lazy-pages", "--ps-socket", &PAGES_FD.to_string()])
-        .args(["--status-fd", &STATUS_FD.to_string()])
-        .inherit(PAGES_FD, far)
-        .inherit(STATUS_FD, status)
-        .start()
-        .map_err(|error| error.to_string())?;
-    let ended = tokio::spawn(running.end());
-    let mut byte = [0];
-    // One byte: all but the pages is in the images. None: it has ended.
-    if ready.read(&mut byte).await.map_err(told)? == 1 {
-        return Ok(PageServer { pages: near, ended });
+    const OPTIONS_FD: i32 = 12;
+
+    /// Has CRIU begin.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn start() -> Result<Self, String> {
+        let told = |error: std::io::Error| format!("a way to CRIU: {error}");
+        let (pages, far) = socket_pair().map_err(told)?;
+        let (status, ready) = status_pipe().map_err(told)?;
+        let (options, read) = options_pipe().map_err(told)?;
+        let running = Command::new("criu")
+            .arg("dump")
+            .env(OPTIONS, format!("/proc/self/fd/{}", Self::OPTIONS_FD))
+            .inherit(Self::PAGES_FD, far)
+            .inherit(Self::STATUS_FD, status)
+            .inherit(Self::OPTIONS_FD, read)
+            .limit(LIMIT)
+            .start()
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            running,
+            options,
+            pages,
+            ready,
+        })
     }
-    let outcome = match ended.await {
-        Ok(Ok(_)) => "criu dump has ended before it gave out any memory".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
-    };
-    Err(with_log(&outcome, &images.join(DUMP_LOG)))
+
+    /// Dumps a frozen container into its images. It stays frozen. Of memory goes what was written
+    /// to since the last of the `before` [dumps](dump_ahead) that are below the images, or all.
+    ///
+    /// # Errors
+    /// Where CRIU fails; the end of its log is in the error.
+    pub async fn dump(mut self, what: &Dumped<'_>, before: u32) -> Result<(), String> {
+        let mut options = dump_options(what);
+        if before > 0 {
+            options.push("--track-mem".to_owned());
+            options.push(format!("--prev-images-dir {}", ahead(before)));
+        }
+        self.tell(&options).await;
+        drop(self.options);
+        let ended = self.running.told(&options).end().await;
+        ended
+            .map(drop)
+            .map_err(|error| with_log(&error, &what.images.join(DUMP_LOG)))
+    }
+
+    /// Dumps as [`dump`](Self::dump) does, but for the pages of memory, which CRIU keeps and gives
+    /// out.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn dump_all_but_pages(mut self, what: &Dumped<'_>) -> Result<PageServer, String> {
+        let mut options = dump_options(what);
+        options.push("--lazy-pages".to_owned());
+        options.push(format!("--ps-socket {}", Self::PAGES_FD));
+        options.push(format!("--status-fd {}", Self::STATUS_FD));
+        self.tell(&options).await;
+        drop(self.options);
+        let ended = tokio::spawn(self.running.told(&options).end());
+        let told = |error: std::io::Error| format!("a word from CRIU: {error}");
+        // One byte: all but the pages is in the images. None: it has ended.
+        if self.ready.read(&mut [0]).await.map_err(told)? == 1 {
+            return Ok(PageServer {
+                pages: self.pages,
+                ended,
+            });
+        }
+        let outcome = match ended.await {
+            Ok(Ok(_)) => "criu dump has ended before it gave out any memory".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        Err(with_log(&outcome, &what.images.join(DUMP_LOG)))
+    }
+
+    async fn tell(&mut self, options: &[String]) {
+        // One that has ended does not hear it, and says itself why.
+        let _ = self.options.write_all(as_file(options).as_bytes()).await;
+    }
 }
 
-fn dump_command(pid: u32, network_inode: u64, cgroup: &Path, images: &Path) -> Command {
-    Command::new("criu")
-        .args(["dump", "--tree"])
-        .arg(pid.to_string())
-        .arg("--images-dir")
-        .arg(images.display().to_string())
-        .args(["--log-file", DUMP_LOG])
-        .args([
-            "--tcp-established",
-            "--file-locks",
-            "--link-remap",
-            "--force-irmap",
-        ])
-        .args(["--skip-in-flight", "--manage-cgroups=ignore"])
-        .args(["--ext-mount-map", "auto", "--enable-external-sharing"])
-        .args(["--enable-external-masters", "--enable-fs", "hugetlbfs"])
-        .args(["--network-lock", "skip"])
-        .args(["--leave-running", "--external"])
-        .arg(format!("net[{network_inode}]:{EXTERNAL_NETWORK}"))
-        .arg("--freeze-cgroup")
-        .arg(cgroup.display().to_string())
-        .limit(LIMIT)
+fn dump_options(what: &Dumped<'_>) -> Vec<String> {
+    vec![
+        format!("--tree {}", what.pid),
+        format!("--images-dir {}", what.images.display()),
+        format!("--log-file {DUMP_LOG}"),
+        "--tcp-established".to_owned(),
+        "--file-locks".to_owned(),
+        "--link-remap".to_owned(),
+        "--force-irmap".to_owned(),
+        "--skip-in-flight".to_owned(),
+        "--manage-cgroups=ignore".to_owned(),
+        "--ext-mount-map auto".to_owned(),
+        "--enable-external-sharing".to_owned(),
+        "--enable-external-masters".to_owned(),
+        "--enable-fs hugetlbfs".to_owned(),
+        "--network-lock skip".to_owned(),
+        "--leave-running".to_owned(),
+        format!("--external net[{}]:{EXTERNAL_NETWORK}", what.network_inode),
+        format!("--freeze-cgroup {}", what.cgroup.display()),
+    ]
+}
+
+/// Options as they stand in a file of CRIU's (criu(8), CONFIGURATION FILES).
+pub fn as_file(options: &[String]) -> String {
+    let lines = options.iter().map(|option| {
+        let option = option.strip_prefix("--").unwrap_or(option);
+        format!("{option}\n")
+    });
+    lines.collect()
 }
 
 /// Two ends of a connection, one of them for CRIU. It would have TCP, and warns in its log; but over
@@ -272,6 +327,11 @@ pub fn socket_pair() -> std::io::Result<(UnixStream, OwnedFd)> {
 fn status_pipe() -> std::io::Result<(OwnedFd, pipe::Receiver)> {
     let (sender, receiver) = pipe::pipe()?;
     Ok((sender.into_blocking_fd()?, receiver))
+}
+
+fn options_pipe() -> std::io::Result<(pipe::Sender, OwnedFd)> {
+    let (sender, receiver) = pipe::pipe()?;
+    Ok((sender, receiver.into_blocking_fd()?))
 }
 
 /// An error with what CRIU's log says of it.

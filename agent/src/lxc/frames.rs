@@ -12,7 +12,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -32,7 +32,25 @@ const FRAME: usize = 65_536 + 256;
 /// Keeps the frames for one container.
 #[derive(Debug)]
 pub struct Kept {
-    socket: OwnedFd,
+    socket: PacketSocket,
+}
+
+/// A socket for whole frames.
+#[derive(Debug)]
+struct PacketSocket(Option<OwnedFd>);
+
+impl Drop for PacketSocket {
+    /// The kernel takes 10 ms for that, for which nobody waits.
+    fn drop(&mut self) {
+        let socket = self.0.take();
+        std::thread::spawn(move || drop(socket));
+    }
+}
+
+impl AsRawFd for PacketSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
 }
 
 impl Kept {
@@ -88,6 +106,11 @@ impl Kept {
             )
         })?;
         Ok(Self { socket })
+    }
+
+    /// What has come until now counts for nothing.
+    pub fn forget(&self) {
+        drop(self.take());
     }
 
     /// What has come since it was asked last.
@@ -168,13 +191,14 @@ pub fn hand_in(frames: &[Vec<u8>], interface: &str) -> io::Result<()> {
 /// A socket for whole frames, by which nothing comes until it is bound. Before each frame stands
 /// what the kernel knows of it (`virtio_net_hdr`): whoever sends on the same machine leaves its
 /// checksum to a network card that there is not.
-fn packet_socket() -> io::Result<OwnedFd> {
+fn packet_socket() -> io::Result<PacketSocket> {
     let socket = socket(
         AddressFamily::Packet,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         None,
     )?;
+    let socket = PacketSocket(Some(socket));
     set(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
     Ok(socket)
 }
@@ -192,7 +216,7 @@ fn at_interface(index: i32) -> libc::sockaddr_ll {
     }
 }
 
-fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+fn set<T>(socket: &PacketSocket, level: i32, option: i32, value: &T) -> io::Result<()> {
     #[expect(unsafe_code, reason = "the kernel reads the value, which is that long")]
     Errno::result(unsafe {
         libc::setsockopt(

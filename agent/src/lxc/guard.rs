@@ -77,16 +77,14 @@ impl Guard {
     ///
     /// # Errors
     /// Where it cannot be started.
-    pub async fn start(
+    pub fn start(
         program: &Path,
         name: &ContainerName,
         directory: &Path,
         images: &Path,
+        layout: Layout,
     ) -> Result<Self, String> {
         let told = |error: std::io::Error| format!("a guard for `{name}`: {error}");
-        let version = criu::installed().await.map_err(|error| error.to_string())?;
-        let version = version.as_deref().and_then(criu::version);
-        let layout = Layout::of(version.ok_or("criu does not say which version it is")?);
         let (near, far) = socket_pair().map_err(told)?;
         let other_end = near.as_fd().try_clone_to_owned().map_err(told)?;
         let mut child = Command::new(program.display().to_string())
@@ -126,7 +124,6 @@ impl Guard {
             .await
             .map_err(|error| format!("the guard: {error}"))?;
         let prepager = Prepager::of(&self.images)?;
-        self.hear(READY).await?;
         let layout = self.layout;
         let pump = tokio::spawn(async move {
             if let Err(error) = prepaging::pass(near, pages, prepager, layout).await {
@@ -136,7 +133,7 @@ impl Guard {
             drop(input);
         });
         self.pump = Some(pump.abort_handle());
-        Ok(())
+        self.hear(READY).await.inspect_err(|_| self.stop_pages())
     }
 
     /// Waits until all memory is there.
@@ -237,14 +234,6 @@ fn kill(post: &Post) {
 
 fn stand(post: &Post) -> Result<(), String> {
     let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
-    let mut line = String::new();
-    let read = std::io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .map_err(|error| failed("standard input", error))?;
-    if read == 0 || line.trim() != "begin" {
-        return Err("it was never told to begin".to_owned());
-    }
     #[expect(
         unsafe_code,
         reason = "whoever starts a guard gives it this descriptor, and nothing else here has it"
@@ -253,20 +242,45 @@ fn stand(post: &Post) -> Result<(), String> {
     // The guard's alone: once it and the agent are gone, so is that end.
     fcntl(&other_end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
         .map_err(|error| format!("descriptor {OTHER_END_FD}: {error}"))?;
-    let work = post.images.join("lazy");
-    fs::create_dir_all(&work).map_err(|error| failed(&work.display().to_string(), error))?;
-    let daemon = Process::new("criu")
-        .args(["lazy-pages", "--page-server", "--ps-socket"])
-        .arg(PAGES_FD.to_string())
-        .arg("--images-dir")
-        .arg(&post.images)
-        .arg("--work-dir")
-        .arg(&work)
-        .args(["--log-file", "lazy-pages.log"])
+    // What it takes to begin at all is over by the time that somebody waits for it; it stops where
+    // it reads its options.
+    let (options, mut way) = std::io::pipe().map_err(|error| failed("a pipe", error))?;
+    fcntl(&options, FcntlArg::F_SETFD(FdFlag::empty()))
+        .map_err(|error| format!("a pipe: {error}"))?;
+    let mut daemon = Process::new("criu")
+        .arg("lazy-pages")
+        .env(
+            criu::OPTIONS,
+            format!("/proc/self/fd/{}", options.as_raw_fd()),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
         .map_err(|error| failed("criu lazy-pages", error))?;
+    drop(options);
+    let mut line = String::new();
+    let read = std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(|error| failed("standard input", error))?;
+    if read == 0 || line.trim() != "begin" {
+        // It has done nothing yet.
+        let _ = daemon.kill();
+        let _ = daemon.wait();
+        return Err("it was never told to begin".to_owned());
+    }
+    let work = post.images.join("lazy");
+    fs::create_dir_all(&work).map_err(|error| failed(&work.display().to_string(), error))?;
+    let options = criu::as_file(&[
+        "--page-server".to_owned(),
+        format!("--ps-socket {PAGES_FD}"),
+        format!("--images-dir {}", post.images.display()),
+        format!("--work-dir {}", work.display()),
+        "--log-file lazy-pages.log".to_owned(),
+    ]);
+    way.write_all(options.as_bytes())
+        .map_err(|error| failed("the options of criu lazy-pages", error))?;
+    drop(way);
     let daemon = Arc::new(Mutex::new(daemon));
     let socket = work.join(SOCKET);
     let deadline = Instant::now() + LIMIT;

@@ -6,6 +6,7 @@ mod cold;
 pub mod criu;
 pub mod definition;
 mod frames;
+mod grace;
 pub mod guard;
 mod huge_pages;
 mod machine;
@@ -29,10 +30,13 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use self::cgroup::{Cgroup, wait_until};
+use self::criu::Dumper;
 use self::definition::{ContainerPlace, Definition, host_interface};
 use self::frames::Kept;
+use self::grace::NoGracePeriods;
 use self::guard::Guard;
 use self::machine::Machine;
+use self::prepaging::Layout;
 use self::readiness::{LastFound, Readiness, not_in_memory, which};
 use self::standby::Standby;
 use crate::exec::{Command, CommandError};
@@ -76,10 +80,23 @@ struct Underway {
     /// Dumps of its memory since all of it was dumped ahead, that one included: each is of what
     /// was written to since the one before. 0: the next must be of all.
     dumps_ahead: u32,
+    /// Of a container that is about to be frozen.
+    ready: Option<Ready>,
     /// What comes for a container that stands still.
     frames: Option<Kept>,
     /// Of a frozen container, whose memory is being given out.
     page_server: Option<JoinHandle<Result<String, CommandError>>>,
+}
+
+/// What there is for a container that is about to be frozen and dumped.
+#[derive(Debug)]
+struct Ready {
+    host_interface: String,
+    /// What comes for it is heard, and counts for nothing yet. `None` where it cannot be heard: what
+    /// is sent to it meanwhile is lost then.
+    listener: Option<Kept>,
+    dumper: Dumper,
+    grace: NoGracePeriods,
 }
 
 impl LxcRuntime {
@@ -410,22 +427,30 @@ impl Runtime for LxcRuntime {
         Ok(room::used_below(&images))
     }
 
+    async fn ready_to_freeze(&self, name: &ContainerName) -> Done {
+        let underway = self.underway(name);
+        let mut underway = underway.lock().await;
+        underway.ready = Some(self.ready(name).await?);
+        Ok(())
+    }
+
     async fn freeze(&self, name: &ContainerName) -> Done {
         let underway = self.underway(name);
         let mut underway = underway.lock().await;
         let cgroup = Self::living_cgroup(name)?;
-        let host_interface = Self::host_interface(name).await?;
-        let mac = Self::definition(name)?.network.mac;
+        let mut ready = match underway.ready.take() {
+            Some(ready) => ready,
+            None => self.ready(name).await?,
+        };
         cgroup
             .freeze()
             .await
             .map_err(RuntimeError::file(cgroup.path()))?;
         if underway.frames.is_none() {
-            underway.frames = Kept::begin(mac, &self.bridge)
-                .map_err(|error| unheard(name, &error))
-                .ok();
+            underway.frames = ready.listener.take().inspect(Kept::forget);
         }
-        network::leave(&host_interface).map_err(RuntimeError::Refused)?;
+        network::leave(&ready.host_interface).map_err(RuntimeError::Refused)?;
+        underway.ready = Some(ready);
         Ok(())
     }
 
@@ -453,21 +478,28 @@ impl Runtime for LxcRuntime {
             remove_directory(&images)?;
         }
         self.expect_images(name)?;
-        let (pid, inode) = Self::first_process_and_network(name)?;
+        let (pid, network_inode) = Self::first_process_and_network(name)?;
+        let Ready { dumper, grace, .. } = match underway.ready.take() {
+            Some(ready) => ready,
+            None => self.ready(name).await?,
+        };
+        let what = criu::Dumped {
+            pid,
+            network_inode,
+            cgroup: cgroup.path(),
+            images: &images,
+        };
         let dumped = match strategy {
             Strategy::StopAndCopy | Strategy::PreCopy => {
-                criu::dump(pid, inode, cgroup.path(), &images, dumps_ahead)
-                    .await
-                    .map(|()| None)
+                dumper.dump(&what, dumps_ahead).await.map(|()| None)
             }
-            Strategy::PostCopy => criu::dump_all_but_pages(pid, inode, cgroup.path(), &images)
-                .await
-                .map(|server| {
-                    underway.page_server = Some(server.ended);
-                    Some(Box::new(server.pages) as Pages)
-                }),
+            Strategy::PostCopy => dumper.dump_all_but_pages(&what).await.map(|server| {
+                underway.page_server = Some(server.ended);
+                Some(Box::new(server.pages) as Pages)
+            }),
             Strategy::Cold => Err("a cold move carries no memory".to_owned()),
         };
+        drop(grace);
         // CRIU thaws the cgroup while it holds the processes itself, and freezes it again as its
         // last act: one that dies, or that still gives out memory, would let them run.
         cgroup
@@ -486,6 +518,7 @@ impl Runtime for LxcRuntime {
         let underway = self.underway(name);
         let mut underway = underway.lock().await;
         underway.dumps_ahead = 0;
+        underway.ready = None;
         if let Some(cgroup) = Self::cgroup(name) {
             Self::end_page_server(&mut underway, &cgroup).await?;
             let host_interface = Self::host_interface(name).await?;
@@ -747,6 +780,19 @@ impl Runtime for LxcRuntime {
 }
 
 impl LxcRuntime {
+    async fn ready(&self, name: &ContainerName) -> Done<Ready> {
+        let grace = NoGracePeriods::begin();
+        let dumper = Dumper::start().map_err(RuntimeError::Refused)?;
+        let mac = Self::definition(name)?.network.mac;
+        let listener = Kept::begin(mac, &self.bridge);
+        Ok(Ready {
+            host_interface: Self::host_interface(name).await?,
+            listener: listener.map_err(|error| unheard(name, &error)).ok(),
+            dumper,
+            grace,
+        })
+    }
+
     /// Whether nothing of a container runs, and LXC knows it.
     fn is_over(name: &ContainerName) -> bool {
         Self::cgroup(name).is_none()
@@ -814,11 +860,21 @@ impl LxcRuntime {
         }
         let criu = which("criu")
             .ok_or_else(|| RuntimeError::Refused("criu is missing: apt install criu".to_owned()))?;
+        let pages = match strategy {
+            Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold => None,
+            Strategy::PostCopy => {
+                let machine = self.readiness.or_now().await.machine;
+                let version = machine.criu.as_deref().and_then(criu::version);
+                Some(Layout::of(version.ok_or_else(|| {
+                    RuntimeError::Refused("criu does not say which version it is".to_owned())
+                })?))
+            }
+        };
         let standby = Standby::begin(standby::Begin {
             name,
             images: &self.images(name),
             network: &network::namespace_path(name),
-            strategy,
+            pages,
             program: &self.program,
             criu: &criu,
         })

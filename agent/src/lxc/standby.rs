@@ -2,23 +2,27 @@
 //!
 //! `lxc-checkpoint --restore` is started before there is anything to restore from. LXC does its
 //! part (configuration, monitor, cgroups, mounts), and where it would run CRIU it finds a script of
-//! ours, which waits for the first word: the images are here. CRIU makes the processes, and before
-//! it lets them run it calls another, which waits for the second: the container may run.
+//! ours, which has CRIU begin, and stop at the gate: a FIFO, which CRIU takes for the first of two
+//! files of options, and which nobody has opened. That it is opened is the first word: the images
+//! are here. CRIU makes the processes, and before it lets them run it calls another script, which
+//! waits for the second word: the container may run.
 //!
 //! ```text
 //! /run/carnet/standby/NAME/criu      the script in CRIU's place
+//! /run/carnet/standby/NAME/gate      FIFO: opened for CRIU to go on; `stop`, which is no option of
+//!                                    CRIU's, for it to end
 //! /run/carnet/standby/NAME/hook      the script that CRIU calls
-//! /run/carnet/standby/NAME/word      FIFO: `go` or `stop`, to whichever script waits
-//! /run/carnet/standby/NAME/told      FIFO: which script waits
+//! /run/carnet/standby/NAME/word      FIFO: `go` or `stop`, to that script
+//! /run/carnet/standby/NAME/told      FIFO: which script has come to its point
 //! /run/carnet/standby/NAME/criu.conf options for CRIU
 //! /run/carnet/standby/NAME/started   it was let run
 //! /run/carnet/standby/NAME/runs      LXC has seen that it does
 //! /run/carnet/standby/NAME/memory    what became of memory that was to follow: see `guard`
 //! ```
 //!
-//! Where the agent dies, the scripts find nobody at the other end of the FIFOs, and end: what was
-//! made then ends too, without having run. One that waits for a FIFO to be opened at all is woken
-//! by [`sweep`].
+//! Where the agent dies, CRIU stays at the gate, and the script that it calls finds nobody at the
+//! other end of its FIFOs, and ends: what was made then ends too, without having run. Whoever waits
+//! for a FIFO to be opened at all is woken by [`sweep`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -26,15 +30,16 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use carnet_core::migration::Strategy;
 use nix::sys::stat::Mode;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 
-use super::cgroup::wait_until;
+use super::cgroup::{wait_until, wait_until_within};
 use super::criu::{EXTERNAL_NETWORK, LIMIT, with_log};
+use super::grace::NoGracePeriods;
 use super::guard::Guard;
+use super::prepaging::Layout;
 use crate::exec::{Command, CommandError};
 use crate::runtime::{ContainerName, Pages};
 
@@ -44,6 +49,8 @@ const DIRECTORY: &str = "/run/carnet/standby";
 const NETWORK_FD: i32 = 9;
 /// CRIU's option for memory that follows.
 const LAZY: &str = "lazy-pages";
+/// The word that ends what stands by.
+const STOP: &[u8] = b"stop\n";
 /// How long LXC may take for its part.
 const DOOR_LIMIT: Duration = Duration::from_secs(30);
 
@@ -51,9 +58,8 @@ const DOOR: &str = r#"#!/bin/sh
 # In CRIU's place: LXC has done its part. Next come the images.
 [ "$1" = --version ] && exec "$CARNET_CRIU" "$@"
 echo door > "$CARNET_STANDBY/told"
-read -r word < "$CARNET_STANDBY/word"
-[ "$word" = go ] && exec "$CARNET_CRIU" "$@"
-exit 1
+export CRIU_CONFIG_FILE="$CARNET_STANDBY/gate"
+exec "$CARNET_CRIU" "$@" --config "$CARNET_STANDBY/criu.conf"
 "#;
 
 const HOOK: &str = r#"#!/bin/sh
@@ -69,11 +75,13 @@ read -r word < "$CARNET_STANDBY/word"
 pub struct Standby {
     /// `None` once it is known how it ended.
     lxc: Option<JoinHandle<Result<String, CommandError>>>,
+    gate: PathBuf,
     word: pipe::Sender,
     told: BufReader<pipe::Receiver>,
     log: PathBuf,
     is_restored: bool,
     guard: Option<Guard>,
+    _grace: NoGracePeriods,
 }
 
 /// What is needed to begin.
@@ -82,7 +90,8 @@ pub struct Begin<'a> {
     pub images: &'a Path,
     /// Its network namespace.
     pub network: &'a Path,
-    pub strategy: Strategy,
+    /// Where memory follows: how CRIU asks for it.
+    pub pages: Option<Layout>,
     /// The program `carnet`.
     pub program: &'a Path,
     /// Where CRIU is.
@@ -184,6 +193,7 @@ impl Standby {
     /// # Errors
     /// Where it does not; nothing is left then but files.
     pub async fn begin(begin: Begin<'_>) -> Result<Self, String> {
+        let grace = NoGracePeriods::begin();
         let directory = directory(begin.name);
         let _ = fs::remove_dir_all(&directory);
         make(&directory)?;
@@ -200,10 +210,7 @@ impl Standby {
         };
         write("criu", DOOR)?;
         write("hook", HOOK)?;
-        let lazy = match begin.strategy {
-            Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold => "",
-            Strategy::PostCopy => LAZY,
-        };
+        let lazy = begin.pages.map_or("", |_| LAZY);
         // LXC passes CRIU no options of ours; CRIU reads them from here. The network is locked
         // from outside: the veth is on no bridge.
         write(
@@ -213,13 +220,10 @@ impl Standby {
                 directory.join("hook").display()
             ),
         )?;
-        let (word, told) = fifos(&directory)?;
-        let guard = match begin.strategy {
-            Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold => None,
-            Strategy::PostCopy => {
-                Some(Guard::start(begin.program, begin.name, &directory, begin.images).await?)
-            }
-        };
+        let (gate, word, told) = fifos(&directory)?;
+        let guard =
+            |layout| Guard::start(begin.program, begin.name, &directory, begin.images, layout);
+        let guard = begin.pages.map(guard).transpose()?;
         let network = File::open(begin.network).map_err(failed(begin.network))?;
         let path = std::env::var("PATH").unwrap_or_default();
         let lxc = Command::new("lxc-checkpoint")
@@ -229,7 +233,6 @@ impl Standby {
             .env("PATH", format!("{}:{path}", directory.display()))
             .env("CARNET_STANDBY", &directory)
             .env("CARNET_CRIU", begin.criu)
-            .env("CRIU_CONFIG_FILE", directory.join("criu.conf"))
             .inherit(NETWORK_FD, network)
             // The container's monitor keeps standard output open for as long as it lives.
             .detached()
@@ -238,11 +241,13 @@ impl Standby {
             .map_err(|error| error.to_string())?;
         let mut standby = Self {
             lxc: Some(tokio::spawn(lxc.end())),
+            gate,
             word,
             told: BufReader::new(told),
             log: begin.images.join("restore.log"),
             is_restored: false,
             guard,
+            _grace: grace,
         };
         match tokio::time::timeout(DOOR_LIMIT, standby.hear("door")).await {
             Ok(heard) => heard.map(|()| standby),
@@ -271,7 +276,7 @@ impl Standby {
             let pages = pages.ok_or("the memory that was to follow cannot be had any more")?;
             guard.begin(pages).await?;
         }
-        self.say("go").await?;
+        drop(self.open_gate().await?);
         self.hear("restored").await?;
         self.is_restored = true;
         Ok(())
@@ -291,8 +296,36 @@ impl Standby {
     /// Ends it: what was made has not run.
     pub async fn stop(mut self) {
         // What does not listen any more has ended.
-        let _ = self.say("stop").await;
+        if self.is_restored {
+            let _ = self.say("stop").await;
+        } else if let Ok(mut gate) = self.open_gate().await {
+            let _ = gate.write_all(STOP).await;
+        }
         let _ = self.ended().await;
+    }
+
+    /// Waits until CRIU is at the gate, and opens it. It goes on when the gate is closed again.
+    async fn open_gate(&mut self) -> Result<pipe::Sender, String> {
+        let Some(lxc) = self.lxc.as_mut() else {
+            return Err("LXC has ended".to_owned());
+        };
+        let mut opened = None;
+        let gate = self.gate.clone();
+        let coming = wait_until_within(DOOR_LIMIT, || {
+            opened = pipe::OpenOptions::new().open_sender(&gate).ok();
+            opened.is_some()
+        });
+        tokio::select! {
+            is_there = coming => match is_there {
+                true => {}
+                false => return Err(format!("CRIU has not begun within {} s", DOOR_LIMIT.as_secs())),
+            },
+            ended = lxc => {
+                self.lxc = None;
+                return Err(self.why(ended));
+            }
+        }
+        opened.ok_or_else(|| "CRIU has gone from the gate".to_owned())
     }
 
     async fn say(&mut self, word: &str) -> Result<(), String> {
@@ -340,8 +373,9 @@ impl Standby {
     }
 }
 
-/// Both ends of each are held here, so that no script has to wait for somebody to open one.
-fn fifos(directory: &Path) -> Result<(pipe::Sender, pipe::Receiver), String> {
+/// The gate, which stays closed, and the other two. Of these both ends are held here, so that no
+/// script has to wait for somebody to open one.
+fn fifos(directory: &Path) -> Result<(PathBuf, pipe::Sender, pipe::Receiver), String> {
     let made = |name: &str| {
         let path = directory.join(name);
         if !path.exists() {
@@ -350,7 +384,7 @@ fn fifos(directory: &Path) -> Result<(pipe::Sender, pipe::Receiver), String> {
         }
         Ok::<_, String>(path)
     };
-    let (word, told) = (made("word")?, made("told")?);
+    let (gate, word, told) = (made("gate")?, made("word")?, made("told")?);
     let word = pipe::OpenOptions::new()
         .read_write(true)
         .open_sender(&word)
@@ -359,7 +393,7 @@ fn fifos(directory: &Path) -> Result<(pipe::Sender, pipe::Receiver), String> {
         .read_write(true)
         .open_receiver(&told)
         .map_err(failed(&told))?;
-    Ok((word, told))
+    Ok((gate, word, told))
 }
 
 /// Ends what an agent that died has left standing by: it has not run.
@@ -375,16 +409,23 @@ pub async fn sweep(has_ended: impl Fn(&ContainerName) -> bool) {
         if has_started(&name) || !path.join("word").exists() {
             continue;
         }
-        let Ok((mut word, _told)) = fifos(&path) else {
+        let Ok((gate, mut word, _told)) = fifos(&path) else {
             continue;
         };
-        // One for each script.
-        if word.write_all(b"stop\nstop\n").await.is_err() {
+        if word.write_all(STOP).await.is_err() {
             continue;
         }
-        if !wait_until(|| has_ended(&name)).await {
+        // CRIU may only be on its way to the gate.
+        let stopped = || {
+            if let Ok(gate) = pipe::OpenOptions::new().open_sender(&gate) {
+                let _ = gate.try_write(STOP);
+            }
+            has_ended(&name)
+        };
+        if !wait_until(stopped).await {
             tracing::warn!(container = %name, "what was to be restored does not end");
         }
+        let _ = fs::remove_file(gate);
         let _ = fs::remove_file(path.join("word"));
         let _ = fs::remove_file(path.join("told"));
     }

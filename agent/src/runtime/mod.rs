@@ -131,6 +131,10 @@ pub trait Runtime: Send + Sync + 'static {
         is_first: bool,
     ) -> impl Future<Output = Done<u64>> + Send;
 
+    /// Does what can be done before a container is frozen and dumped, so that it stands still for
+    /// less.
+    fn ready_to_freeze(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
+
     /// Stops every process of a container where it is, and takes it off the network.
     fn freeze(&self, name: &ContainerName) -> impl Future<Output = Done> + Send;
 

@@ -189,8 +189,11 @@ impl Stage {
             "cp",
             &["--archive", "--no-target-directory", FILES, &rootfs],
         )?;
-        // What is measured does not wait for the disk to take these.
-        host.run("sync", &["--file-system", &rootfs])?;
+        // What is measured does not wait for a disk to take these, or what was measured before.
+        for edge in At::ALL {
+            self.host(edge)?
+                .run("sync", &["--file-system", "/var/lib/lxc"])?;
+        }
         self.connect(name, address)
     }
 

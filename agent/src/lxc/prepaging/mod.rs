@@ -5,6 +5,10 @@
 //! idles while a request is on its way. So who passes the pages on asks ahead: as much is always
 //! under way as keeps the link busy, and what comes is kept until CRIU asks for it.
 //!
+//! A container that begins to run needs some of the small pieces of its memory at once, one after the
+//! other: stacks, what a thread keeps for itself, the variables of a library. These are asked for
+//! before anybody needs them, while the container is being made.
+//!
 //! Each page comes over once, unless CRIU asks for it again, which it does where a process has
 //! forked. What is kept here is not yet in the container's memory, so that both together are never
 //! more than that memory was.
@@ -30,6 +34,8 @@ use self::wire::{MOST_PAGES, Message, PAGE, Span};
 /// How many pages are asked for at once: few enough that whoever waits for one of them, or for what
 /// comes behind them, does not wait for long.
 const PIECE: u64 = 16;
+/// How much in small pieces is asked for before CRIU asks for anything, in pages.
+const AT_FIRST: u64 = 256;
 /// How far ahead of CRIU, where it goes through the pages by itself, in pages.
 const AHEAD: u64 = link::MOST;
 /// How far ahead of the container, which mostly goes on with the next page, in pages.
@@ -67,6 +73,8 @@ pub struct Prepager {
     under_way: VecDeque<Span>,
     /// The pages in it.
     pages_under_way: u64,
+    /// What is asked for before CRIU asks for anything: runs that are one request.
+    at_first: VecDeque<Span>,
     /// From which place on CRIU will ask, where it goes through the pages by itself. Before it
     /// does, the container is still being restored, and has the processor for itself.
     goes_on_at: Option<u64>,
@@ -99,7 +107,16 @@ impl Prepager {
                 .checked_add(span.pages)
                 .ok_or("there are more pages than can be counted")?;
         }
+        let small = runs.iter().map(|run| run.span);
+        let mut small: Vec<Span> = small.filter(|span| span.pages <= PIECE).collect();
+        small.sort_by_key(|span| span.pages);
+        let mut pages = 0;
+        let at_first = small.into_iter().take_while(|span| {
+            pages += span.pages;
+            pages <= AT_FIRST
+        });
         Ok(Self {
+            at_first: at_first.collect(),
             runs,
             known: HashMap::new(),
             asked: VecDeque::new(),
@@ -136,7 +153,10 @@ impl Prepager {
     /// What to ask the source for next, if anything. Where CRIU waits for nothing else, no more than
     /// `window` pages are under way when it is asked.
     fn next_request(&mut self, window: u64) -> Option<Span> {
-        let request = self.demanded().or_else(|| self.prepaged(window))?;
+        let request = self
+            .demanded()
+            .or_else(|| self.asked_at_first(window))
+            .or_else(|| self.prepaged(window))?;
         self.under_way.push_back(request);
         self.pages_under_way += request.pages;
         for place in self.places(&request).ok()? {
@@ -168,6 +188,19 @@ impl Prepager {
                 ..*wanted
             })
         })
+    }
+
+    /// Where nobody has asked for a part of it since.
+    fn asked_at_first(&mut self, window: u64) -> Option<Span> {
+        while self.pages_under_way < window
+            && let Some(span) = self.at_first.pop_front()
+        {
+            let mut places = self.places(&span).ok()?;
+            if !places.any(|place| self.known.contains_key(&place)) {
+                return Some(span);
+            }
+        }
+        None
     }
 
     /// What CRIU will ask for: for the container, and by itself.
@@ -340,7 +373,18 @@ where
     let (mut link, mut is_closed) = (Link::default(), false);
     // Whoever reads here waits for what was written. That may be, for CRIU reads while it asks, and
     // what is asked for is so little that it never waits for a source that writes.
-    while !(is_closed && prepager.under_way.is_empty()) {
+    let mut requests = Vec::new();
+    loop {
+        while !is_closed && let Some(request) = prepager.next_request(link.window()) {
+            link.ask(Instant::now());
+            layout.write(Message::Get(request), &mut requests);
+        }
+        far_writer.write_all(&requests).await.map_err(far_failed)?;
+        far_writer.flush().await.map_err(far_failed)?;
+        requests.clear();
+        if is_closed && prepager.under_way.is_empty() {
+            break;
+        }
         let read = tokio::select! {
             read = near_reader.read_buf(&mut said), if !is_closed => read.map_err(near_failed)?,
             read = far_reader.read_buf(&mut given) => read.map_err(far_failed)?,
@@ -349,7 +393,7 @@ where
             return Err("pages stopped coming before all were here".to_owned());
         }
         given.reserve(READ);
-        let (mut answers, mut requests) = (Vec::new(), Vec::new());
+        let mut answers = Vec::new();
         while let Some(message) = take(&mut said, layout)? {
             match message {
                 Message::Get(wanted) => prepager.ask(wanted)?,
@@ -371,12 +415,6 @@ where
             }
         }
         near_writer.write_all(&answers).await.map_err(near_failed)?;
-        while !is_closed && let Some(request) = prepager.next_request(link.window()) {
-            link.ask(Instant::now());
-            layout.write(Message::Get(request), &mut requests);
-        }
-        far_writer.write_all(&requests).await.map_err(far_failed)?;
-        far_writer.flush().await.map_err(far_failed)?;
     }
     // What the page server answers to the last word, and then nothing.
     near_writer.write_all(&given).await.map_err(near_failed)?;
