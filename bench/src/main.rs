@@ -6,10 +6,9 @@ mod pages;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use carnet_lab::progress::Progress;
+use carnet_lab::signals;
 use clap::{Parser, Subcommand};
 
 /// Measure what a part of Carnet costs, beside the same without it.
@@ -53,14 +52,8 @@ fn measure(part: &Part) -> Result<String, Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     match part {
         Part::Handover => {
-            let ended_by = Arc::default();
-            let progress = Progress::new(Arc::clone(&ended_by));
-            runtime.spawn(async move {
-                // So that the lab goes away in order.
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    ended_by.store(nix::libc::SIGINT, Ordering::Relaxed);
-                }
-            });
+            // So that the lab goes away in order.
+            let progress = Progress::new(signals::watch()?);
             Ok(handover::measure(progress)?.to_string())
         }
         Part::Ledger => Ok(runtime.block_on(ledger::measure())?.to_string()),

@@ -28,3 +28,4 @@ pub mod lab;
 pub mod progress;
 pub mod root;
 pub mod service;
+pub mod signals;

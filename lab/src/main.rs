@@ -3,8 +3,6 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use carnet_lab::cgroup::Hierarchies;
 use carnet_lab::demo::{self, DemoError, DemoSpec};
@@ -12,9 +10,9 @@ use carnet_lab::error::LabError;
 use carnet_lab::init::{self, HostSpec};
 use carnet_lab::lab;
 use carnet_lab::progress::{Progress, tell};
+use carnet_lab::signals;
 use clap::{Parser, Subcommand};
 use nix::fcntl::{FcntlArg, fcntl};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// The first descriptor that is handed over (sd_listen_fds(3)).
 const FIRST_SOCKET: i32 = 3;
@@ -93,7 +91,7 @@ fn carry_out(job: Job) -> Result<ExitCode, DemoError> {
         Job::Demo { stay, name } => {
             let program =
                 std::env::current_exe().map_err(LabError::file(Path::new("/proc/self/exe")))?;
-            let progress = Progress::new(watch_signals()?);
+            let progress = Progress::new(signals::watch()?);
             let spec = DemoSpec {
                 name,
                 stay,
@@ -128,58 +126,6 @@ fn parse(spec: &str) -> Result<HostSpec, LabError> {
 /// As shells tell it.
 fn ended_by(signal: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
-}
-
-/// From here on, a signal that asks for the end is remembered in what is returned, so that the
-/// lab goes away in order. A second one ends this process at once; what is left of the lab then
-/// goes with the next one of its name.
-fn watch_signals() -> Result<Arc<AtomicI32>, LabError> {
-    let cannot = |error: std::io::Error| LabError::Other(format!("cannot watch signals: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(cannot)?;
-    let asked = Arc::new(AtomicI32::new(0));
-    let mut watched = tokio::task::JoinSet::new();
-    for kind in [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ] {
-        let number = kind.as_raw_value();
-        // Who started this by nohup(1), or in the background, does not want it to hear of it.
-        if is_ignored(number)? {
-            continue;
-        }
-        let _inside = runtime.enter();
-        let mut signals = signal(kind).map_err(cannot)?;
-        let asked = asked.clone();
-        watched.spawn_on(
-            async move {
-                while signals.recv().await.is_some() {
-                    if asked.swap(number, Ordering::Relaxed) != 0 {
-                        std::process::exit(128 + number);
-                    }
-                    tell("          asked to end (once more: at once, and ./demo down removes the rest)");
-                }
-            },
-            runtime.handle(),
-        );
-    }
-    std::thread::spawn(move || runtime.block_on(watched.join_all()));
-    Ok(asked)
-}
-
-/// Whether this process was started with a signal ignored.
-fn is_ignored(signal: i32) -> Result<bool, LabError> {
-    let path = Path::new("/proc/self/status");
-    let status = std::fs::read_to_string(path).map_err(LabError::file(path))?;
-    let ignored = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    Ok(ignored >> (signal - 1) & 1 == 1)
 }
 
 /// Becomes `command` inside a host; returns only where that fails.

@@ -429,9 +429,11 @@ impl Hold {
     fn on(world: &World, edge: &str, program: &str, first: &str) -> Self {
         let host = world.fleet.host(edge).unwrap();
         let original = format!("{program}.held");
+        let held = format!("/run/hold{}", program.replace('/', "-"));
+        let waits = format!("{held}-waits");
         let hold = Self {
-            held: host.path("/run/hold").unwrap(),
-            waits: host.path("/run/hold-waits").unwrap(),
+            held: host.path(&held).unwrap(),
+            waits: host.path(&waits).unwrap(),
             program: host.path(program).unwrap(),
             original: host.path(&original).unwrap(),
         };
@@ -439,8 +441,8 @@ impl Hold {
         fs::copy(&hold.program, &hold.original).unwrap();
         hold.replace(format!(
             "#!/bin/sh\n\
-             case \"$1\" in {first}) touch /run/hold-waits; n=0\n\
-             while [ -e /run/hold ] && [ $n -lt 400 ]; do sleep 0.05; n=$((n + 1)); done;; esac\n\
+             case \"$1\" in {first}) touch {waits}; n=0\n\
+             while [ -e {held} ] && [ $n -lt 400 ]; do sleep 0.05; n=$((n + 1)); done;; esac\n\
              exec {original} \"$@\"\n"
         ));
         hold
@@ -584,9 +586,14 @@ fn a_container_that_is_pushed_without_a_permit_is_refused(world: &World) {
 /// Root on the target takes the memory of a container that came, as it can, and wants it to run
 /// there once more when it has gone.
 fn memory_images_put_in_place_by_hand_are_not_restored(world: &World) {
-    let hold = Hold::on(world, "Edge2", "/usr/sbin/criu", "restore");
+    let criu = Hold::on(world, "Edge2", "/usr/sbin/criu", "restore");
     let begun = world.ask(APP, "Edge2", 0).unwrap();
-    hold.await_waiting();
+    criu.await_waiting();
+    // CRIU begins before the images come, and calls this once they are there.
+    let hook = format!("/run/carnet/standby/{APP}/hook");
+    let hook = Hold::on(world, "Edge2", &hook, "''");
+    criu.let_go();
+    hook.await_waiting();
     let (images, definition) = (
         format!("/run/carnet/images/{APP}"),
         format!("/var/lib/lxc/{APP}"),
@@ -595,7 +602,7 @@ fn memory_images_put_in_place_by_hand_are_not_restored(world: &World) {
         "mkdir /root/kept && cp -a {images} /root/kept/images && cp -a {definition} /root/kept/definition"
     );
     world.on("Edge2", &["sh", "-c", &copy]);
-    hold.let_go();
+    hook.let_go();
     let ended = world.end_of(&begun);
     assert_eq!(ended.state, MigrationState::Completed, "{ended:?}");
     world.go(APP, "Edge1");

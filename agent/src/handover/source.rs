@@ -320,7 +320,12 @@ impl<R: Runtime> Handovers<R> {
             strategy,
             is_stopped: false,
         };
-        self.ask_to_stand_by(order, to, stand_by).await?;
+        let (is_ready, stands_by) = tokio::join!(
+            self.runtime.ready_to_freeze(name),
+            self.ask_to_stand_by(order, to, stand_by)
+        );
+        stands_by?;
+        is_ready.map_err(cannot)?;
         let pages_to = match strategy {
             Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold => None,
             Strategy::PostCopy => Some(self.open_pages(order, to).await?),
@@ -334,7 +339,6 @@ impl<R: Runtime> Handovers<R> {
             leaving.steps.clear();
             (leaving.sent_ahead.take(), leaving.memory_ahead.take())
         };
-        self.runtime.ready_to_freeze(name).await.map_err(cannot)?;
         let zero = Instant::now();
         lock(&self.leaving)
             .entry(migration)

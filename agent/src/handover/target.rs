@@ -150,12 +150,13 @@ impl<R: Runtime> Handovers<R> {
             ..record
         })?;
         self.finish_making(migration).await;
-        // Before it is frozen: what is written down then waits for whatever the disk is busy with.
-        flush(self.runtime.rootfs(&name)).await?;
-        self.runtime
-            .stand_by(&name, asked.strategy)
-            .await
-            .map_err(cannot)?;
+        let (flushed, stands_by) = tokio::join!(
+            // Before it is frozen: what is written down then waits for whatever the disk is busy with.
+            flush(self.runtime.rootfs(&name)),
+            self.runtime.stand_by(&name, asked.strategy)
+        );
+        flushed?;
+        stands_by.map_err(cannot)?;
         Ok(Done {})
     }
 

@@ -371,6 +371,29 @@ mod tests {
     }
 
     #[test]
+    fn options_are_written_as_criu_reads_them() {
+        let what = Dumped {
+            pid: 5,
+            network_inode: 7,
+            cgroup: Path::new("/sys/fs/cgroup/lxc.payload.App1"),
+            images: Path::new("/run/carnet/images/App1"),
+        };
+        let file = as_file(&dump_options(&what));
+        for line in [
+            "tree 5",
+            "tcp-established",
+            // Its value is optional, and never a word of its own (getopt_long(3)).
+            "manage-cgroups=ignore",
+            "external net[7]:extnet",
+        ] {
+            assert!(file.lines().any(|found| found == line), "{file}");
+        }
+        // Neither what CRIU takes for a remark, nor what it would have to be quoted for.
+        assert!(!file.contains(['#', '"']), "{file}");
+        assert!(file.lines().all(|line| line.split(' ').count() <= 2));
+    }
+
+    #[test]
     fn versions_are_read() {
         assert_eq!(version("4.2.1"), Some((4, 2)));
         assert_eq!(version("6.18.44-fc"), Some((6, 18)));

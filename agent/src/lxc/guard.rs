@@ -55,6 +55,9 @@ const LAST_WORD: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(1);
+/// While `criu lazy-pages` waits for pages, it asks the kernel over and over whether one has come,
+/// and so is never idle: whoever brings pages goes before it, and the container that waits for none.
+const NICENESS: &str = "5";
 /// The name of the socket by which CRIU's restore hands userfaultfds over.
 const SOCKET: &str = "lazy-pages.socket";
 
@@ -247,8 +250,8 @@ fn stand(post: &Post) -> Result<(), String> {
     let (options, mut way) = std::io::pipe().map_err(|error| failed("a pipe", error))?;
     fcntl(&options, FcntlArg::F_SETFD(FdFlag::empty()))
         .map_err(|error| format!("a pipe: {error}"))?;
-    let mut daemon = Process::new("criu")
-        .arg("lazy-pages")
+    let mut daemon = Process::new("nice")
+        .args(["-n", NICENESS, "criu", "lazy-pages"])
         .env(
             criu::OPTIONS,
             format!("/proc/self/fd/{}", options.as_raw_fd()),

@@ -111,8 +111,26 @@ async fn lxc_keeps_the_same_promises() {
     let redis = Redis::new(ContainerName::new(&name).unwrap());
     let runtime = LxcRuntime::new(BRIDGE.to_owned(), program.into());
     it_is_not_received_by_a_lesser_machine(&runtime, &redis.name).await;
+    a_criu_that_is_told_nothing_ends(&runtime, &redis.name).await;
     what_is_sent_to_it_meanwhile_is_not_lost(&runtime, &redis).await;
     suite::all(&runtime, &redis).await;
+}
+
+/// It is there before a container is frozen, and goes where that does not come to be.
+async fn a_criu_that_is_told_nothing_ends(runtime: &LxcRuntime, name: &ContainerName) {
+    let waiting = || {
+        let found = Command::new("pgrep").args(["-f", "^criu dump$"]).output();
+        found.unwrap().status.success()
+    };
+    assert!(!waiting());
+    runtime.ready_to_freeze(name).await.unwrap();
+    assert!(waiting());
+    runtime.thaw(name).await.unwrap();
+    let deadline = Instant::now() + BOUND;
+    while waiting() {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// A datagram that came while it was frozen is answered once it runs on: nobody sends it again.

@@ -105,6 +105,11 @@ pub async fn it_is_dumped_while_frozen_and_runs_on(
     runtime.dump(name, STOP).await.unwrap_err();
     assert_eq!(state(runtime, name).await, Some(ContainerState::Running));
     container.remember("before the dump");
+    // What is made ready is used, or not, and counts for nothing once it runs on.
+    twice(|| runtime.ready_to_freeze(name)).await;
+    runtime.thaw(name).await.unwrap();
+    assert_eq!(container.recall(), "before the dump");
+    runtime.ready_to_freeze(name).await.unwrap();
     runtime.freeze(name).await.unwrap();
     for _ in 0..2 {
         assert!(runtime.dump(name, STOP).await.unwrap().is_none());

@@ -198,6 +198,37 @@ proptest! {
     }
 }
 
+/// Before CRIU asks for anything: the smallest pieces first, as many as the window holds at a time.
+#[test]
+fn small_pieces_are_asked_for_at_first() {
+    let run = |address, pages| Span {
+        image: 1,
+        address,
+        pages,
+    };
+    let small = [run(0x10_000, 3), run(0x20_000, PIECE), run(0x50_000, 1)];
+    let mut memory = small.to_vec();
+    memory.push(run(0x80_000, PIECE + 1));
+    let mut prepager = Prepager::new(memory).unwrap();
+    assert_eq!(prepager.next_request(4), Some(small[2]));
+    assert_eq!(prepager.next_request(4), Some(small[0]));
+    assert_eq!(prepager.next_request(4), None);
+    // What CRIU asks for meanwhile is not asked for twice.
+    prepager
+        .ask(Span {
+            pages: 1,
+            ..small[1]
+        })
+        .unwrap();
+    assert_eq!(prepager.next_request(4), Some(small[1]));
+    assert_eq!(prepager.next_request(100), None);
+
+    let many = (0..1_000).map(|number| run(number * 0x10_000, PIECE));
+    let mut prepager = Prepager::new(many.collect()).unwrap();
+    let asked = std::iter::from_fn(|| prepager.next_request(u64::MAX));
+    assert_eq!(asked.map(|span| span.pages).sum::<u64>(), AT_FIRST);
+}
+
 #[test]
 fn what_comes_must_be_what_was_asked_for() {
     let memory = Span {
