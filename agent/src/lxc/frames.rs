@@ -21,6 +21,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket
 
 use super::definition::Mac;
 use super::network;
+use crate::runtime::ContainerName;
 
 /// The file among the images: frames, each after its size.
 const FILE: &str = "frames";
@@ -122,6 +123,11 @@ impl Kept {
         }
         frames
     }
+}
+
+/// What was sent to a container that stood still is lost, as in a network that loses frames.
+pub fn are_lost(name: &ContainerName, error: &io::Error) {
+    tracing::warn!(container = %name, %error, "what was sent to it meanwhile is lost");
 }
 
 /// Writes frames down among the images.

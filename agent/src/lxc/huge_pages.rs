@@ -74,21 +74,16 @@ fn in_parts(region: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     starts.map(move |start| start..end.min(start + AT_ONCE))
 }
 
-/// Puts together what of a region is there in whole: what follows each other at once, for each time
-/// the kernel first has every processor do something, for which it waits.
+/// Puts together what of a region is there in whole.
 fn gather(pid: u32, region: Range<u64>) -> io::Result<()> {
     let process = open(pid)?;
     let pages = File::open(format!("/proc/{pid}/pagemap"))?;
-    let mut whole = region.start..region.start;
     for start in region.step_by(HUGE_PAGE as usize) {
         if is_whole(&pages, start)? {
-            whole.end = start + HUGE_PAGE;
-        } else {
-            collapse(&process, &whole)?;
-            whole = start + HUGE_PAGE..start + HUGE_PAGE;
+            collapse(&process, start)?;
         }
     }
-    collapse(&process, &whole)
+    Ok(())
 }
 
 fn is_whole(pages: &File, start: u64) -> io::Result<bool> {
@@ -112,14 +107,11 @@ fn open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(opened) })
 }
 
-/// Puts together the huge pages in `range`, where the kernel does.
-fn collapse(process: &OwnedFd, range: &Range<u64>) -> io::Result<()> {
-    if range.is_empty() {
-        return Ok(());
-    }
+/// Puts together the huge page at `start`, where the kernel does.
+fn collapse(process: &OwnedFd, start: u64) -> io::Result<()> {
     let place = libc::iovec {
-        iov_base: range.start as *mut libc::c_void,
-        iov_len: (range.end - range.start) as usize,
+        iov_base: start as *mut libc::c_void,
+        iov_len: HUGE_PAGE as usize,
     };
     #[expect(
         unsafe_code,
@@ -136,7 +128,7 @@ fn collapse(process: &OwnedFd, range: &Range<u64>) -> io::Result<()> {
         )
     };
     match Errno::result(done) {
-        // Not all of them: one is in use, or is not to be.
+        // Not this one: it is in use, or is not to be.
         Ok(_) | Err(Errno::EAGAIN | Errno::EINVAL) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -69,9 +69,17 @@ impl Machine {
         }
     }
 
+    /// How its CRIU asks for pages that follow; `None` where it does not say which version it is.
+    pub fn layout(&self) -> Option<Layout> {
+        self.version().map(Layout::of)
+    }
+
+    fn version(&self) -> Option<(u32, u32)> {
+        self.criu.as_deref().and_then(criu::version)
+    }
+
     fn both_versions(&self, source: &Self) -> Option<((u32, u32), (u32, u32))> {
-        let version = |machine: &Self| machine.criu.as_deref().and_then(criu::version);
-        Some((version(self)?, version(source)?))
+        Some((self.version()?, source.version()?))
     }
 }
 

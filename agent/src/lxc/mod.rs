@@ -14,6 +14,7 @@ mod mapped;
 mod network;
 mod prepaging;
 mod readiness;
+mod ready;
 mod room;
 mod standby;
 
@@ -30,14 +31,12 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use self::cgroup::{Cgroup, wait_until};
-use self::criu::Dumper;
 use self::definition::{ContainerPlace, Definition, host_interface};
 use self::frames::Kept;
-use self::grace::NoGracePeriods;
 use self::guard::Guard;
 use self::machine::Machine;
-use self::prepaging::Layout;
 use self::readiness::{LastFound, Readiness, not_in_memory, which};
+use self::ready::Ready;
 use self::standby::Standby;
 use crate::exec::{Command, CommandError};
 use crate::runtime::{ContainerName, Done, Pages, Runtime, RuntimeError};
@@ -86,17 +85,6 @@ struct Underway {
     frames: Option<Kept>,
     /// Of a frozen container, whose memory is being given out.
     page_server: Option<JoinHandle<Result<String, CommandError>>>,
-}
-
-/// What there is for a container that is about to be frozen and dumped.
-#[derive(Debug)]
-struct Ready {
-    host_interface: String,
-    /// What comes for it is heard, and counts for nothing yet. `None` where it cannot be heard: what
-    /// is sent to it meanwhile is lost then.
-    listener: Option<Kept>,
-    dumper: Dumper,
-    grace: NoGracePeriods,
 }
 
 impl LxcRuntime {
@@ -201,11 +189,6 @@ impl LxcRuntime {
             RuntimeError::Refused(format!("`{name}` does not run: it has no cgroup"))
         })
     }
-}
-
-/// What was sent to a container that stood still is lost, as in a network that loses frames.
-fn unheard(name: &ContainerName, error: &std::io::Error) {
-    tracing::warn!(container = %name, %error, "what was sent to it meanwhile is lost");
 }
 
 /// Shows the network where a container is, for those that it sends nothing to. Nobody waits for
@@ -471,7 +454,7 @@ impl Runtime for LxcRuntime {
         let images = self.images(name);
         // Of a dump that is done again.
         let mut waiting = frames::load(&images).unwrap_or_else(|error| {
-            unheard(name, &error);
+            frames::are_lost(name, &error);
             Vec::new()
         });
         if dumps_ahead == 0 {
@@ -506,12 +489,12 @@ impl Runtime for LxcRuntime {
             .freeze()
             .await
             .map_err(RuntimeError::file(cgroup.path()))?;
-        let pages = dumped.map_err(RuntimeError::Refused)?;
+        // Also where it has failed: whatever comes next, what was there before is found again.
         if let Some(kept) = &underway.frames {
             waiting.extend(kept.take());
-            let _ = frames::save(&waiting, &images).map_err(|error| unheard(name, &error));
+            let _ = frames::save(&waiting, &images).map_err(|error| frames::are_lost(name, &error));
         }
-        Ok(pages)
+        dumped.map_err(RuntimeError::Refused)
     }
 
     async fn thaw(&self, name: &ContainerName) -> Done {
@@ -524,16 +507,10 @@ impl Runtime for LxcRuntime {
             let host_interface = Self::host_interface(name).await?;
             network::join(&host_interface, &self.bridge).map_err(RuntimeError::Refused)?;
             // What was to go over, and what has come since.
-            let dumped = frames::load(&self.images(name));
-            for frames in [
-                dumped,
-                Ok(underway
-                    .frames
-                    .take()
-                    .map_or_else(Vec::new, |kept| kept.take())),
-            ] {
-                let handed_in = frames.and_then(|frames| frames::hand_in(&frames, &host_interface));
-                let _ = handed_in.map_err(|error| unheard(name, &error));
+            self.hand_in_saved(name, &host_interface);
+            if let Some(kept) = underway.frames.take() {
+                let _ = frames::hand_in(&kept.take(), &host_interface)
+                    .map_err(|error| frames::are_lost(name, &error));
             }
             cgroup.thaw().map_err(RuntimeError::file(cgroup.path()))?;
             // It may have been heard from elsewhere meanwhile.
@@ -606,9 +583,7 @@ impl Runtime for LxcRuntime {
                 // Before it runs: what the kernel sends as its sockets come to life shows the
                 // network where it is now.
                 network::join(&host_interface, &self.bridge).map_err(RuntimeError::Refused)?;
-                let handed_in = frames::load(&self.images(name))
-                    .and_then(|frames| frames::hand_in(&frames, &host_interface));
-                let _ = handed_in.map_err(|error| unheard(name, &error));
+                self.hand_in_saved(name, &host_interface);
                 match standby.start().await {
                     Ok(guard) => underway.guard = guard,
                     Err(problem) => {
@@ -789,16 +764,16 @@ impl Runtime for LxcRuntime {
 
 impl LxcRuntime {
     async fn ready(&self, name: &ContainerName) -> Done<Ready> {
-        let grace = NoGracePeriods::begin();
-        let dumper = Dumper::start().map_err(RuntimeError::Refused)?;
         let mac = Self::definition(name)?.network.mac;
-        let listener = Kept::begin(mac, &self.bridge);
-        Ok(Ready {
-            host_interface: Self::host_interface(name).await?,
-            listener: listener.map_err(|error| unheard(name, &error)).ok(),
-            dumper,
-            grace,
-        })
+        let host_interface = Self::host_interface(name).await?;
+        Ready::begin(name, mac, host_interface, &self.bridge).map_err(RuntimeError::Refused)
+    }
+
+    /// Hands a container the frames that are among its images.
+    fn hand_in_saved(&self, name: &ContainerName, host_interface: &str) {
+        let _ = frames::load(&self.images(name))
+            .and_then(|frames| frames::hand_in(&frames, host_interface))
+            .map_err(|error| frames::are_lost(name, &error));
     }
 
     /// Whether nothing of a container runs, and LXC knows it.
@@ -871,11 +846,10 @@ impl LxcRuntime {
         let pages = match strategy {
             Strategy::StopAndCopy | Strategy::PreCopy | Strategy::Cold => None,
             Strategy::PostCopy => {
-                let machine = self.readiness.or_now().await.machine;
-                let version = machine.criu.as_deref().and_then(criu::version);
-                Some(Layout::of(version.ok_or_else(|| {
+                let layout = self.readiness.or_now().await.machine.layout();
+                Some(layout.ok_or_else(|| {
                     RuntimeError::Refused("criu does not say which version it is".to_owned())
-                })?))
+                })?)
             }
         };
         let standby = Standby::begin(standby::Begin {
