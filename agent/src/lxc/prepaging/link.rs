@@ -8,6 +8,12 @@ use super::PIECE;
 
 /// As many pages are under way at least: while one piece is on its way, the next is asked for.
 const LEAST: u64 = 2 * PIECE;
+/// And later, so that the link has something to carry while processors are at something else, for
+/// milliseconds. A container that begins to run waits for one page after the other, and each waits for
+/// all that is under way: so little is, until as many pages have come as it is likely to need.
+const LEAST_LATER: u64 = 8 * PIECE;
+/// With each so many pages that have come, it is one more.
+const SLOWLY: u64 = 64;
 /// And at most: 16 MB, what 1 Gbit/s carries in 130 ms.
 pub const MOST: u64 = 4_096;
 
@@ -31,7 +37,8 @@ struct Request {
 impl Link {
     /// As many pages should be under way.
     pub fn window(&self) -> u64 {
-        self.window.clamp(LEAST, MOST)
+        let least = (self.pages_come / SLOWLY).clamp(LEAST, LEAST_LATER);
+        self.window.clamp(least, MOST)
     }
 
     /// A request goes.
@@ -73,6 +80,25 @@ mod tests {
         (3_000.0, Duration::from_millis(200)),
     ];
 
+    /// A container that begins to run does not wait behind many pages.
+    #[test]
+    fn little_is_under_way_until_some_have_come() {
+        let mut link = Link::default();
+        let mut windows = vec![link.window()];
+        for _ in 0..LEAST_LATER * SLOWLY / PIECE {
+            let asked = Instant::now();
+            link.ask(asked);
+            // A link without a way there and back: nothing keeps it busy but what is there at least.
+            link.come(asked, PIECE);
+            windows.push(link.window());
+        }
+        let first = LEAST * SLOWLY / PIECE;
+        let (at_first, later) = windows.split_at(first as usize);
+        assert!(at_first.iter().all(|window| *window == LEAST));
+        assert!(later.is_sorted());
+        assert_eq!(later.last(), Some(&LEAST_LATER));
+    }
+
     /// Any link is soon busy, and not much more waits in line than it carries meanwhile.
     #[test]
     fn a_link_is_kept_busy() {
@@ -103,7 +129,7 @@ mod tests {
             let label = format!("{pages_per_s} pages/s, {there_and_back:?}");
             assert!(rate > 0.9 * pages_per_s, "{label}: {rate}");
             let in_flight = pages_per_s * there_and_back.as_secs_f64();
-            let bound = 3.0 * (in_flight + LEAST as f64);
+            let bound = 3.0 * (in_flight + LEAST_LATER as f64);
             assert!(link.window() as f64 <= bound, "{label}: {}", link.window());
         }
     }
