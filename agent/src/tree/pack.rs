@@ -2,6 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
+use std::iter::zip;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -75,17 +76,23 @@ pub fn pack(
 ) -> io::Result<Manifest> {
     let base = File::open(root)?;
     let now_ns = now_ns();
-    let (found, mut manifest) = match previous {
+    let (found, mut manifest, gone) = match previous {
         Some(Previous {
             manifest,
             changes: Changes::At { paths, subtrees },
         }) => {
             let looked = Looked::at(&base, manifest, paths, subtrees)?;
             let mut manifest = manifest.clone();
-            manifest.files.retain(|path, _| !looked.gone.contains(path));
-            (looked.found.into_iter().collect(), manifest)
+            for path in &looked.gone {
+                manifest.files.remove(path);
+            }
+            (
+                looked.found.into_iter().collect(),
+                manifest,
+                Some(looked.gone),
+            )
         }
-        Some(_) | None => (walk(&base)?, Manifest::default()),
+        Some(_) | None => (walk(&base)?, Manifest::default(), None),
     };
     for (path, metadata) in &found {
         manifest
@@ -93,40 +100,44 @@ pub fn pack(
             .insert(path.clone(), Stamp::new(metadata, now_ns));
     }
     let previous = previous.map(|previous| &previous.manifest);
-    let removed = previous
-        .into_iter()
-        .flat_map(|previous| previous.files.keys())
-        .filter(|path| !manifest.files.contains_key(*path))
-        .map(PathBuf::as_path);
+    // Where not all was looked at, all the rest is there: to look it up takes long for a container
+    // that stands still.
+    let mut removed: Vec<&Path> = match (&gone, previous) {
+        (Some(gone), _) => gone.iter().map(PathBuf::as_path).collect(),
+        (None, Some(previous)) => previous.files.keys().map(PathBuf::as_path).collect(),
+        (None, None) => Vec::new(),
+    };
+    removed.retain(|path| !manifest.files.contains_key(*path));
     Head::new(previous.is_none(), removed).write(&mut output)?;
 
-    let is_new_or_other = |path: &Path| {
-        let sent = previous.and_then(|previous| previous.files.get(path));
-        match (sent, manifest.files.get(path)) {
-            (Some(sent), Some(now)) => !now.is_unchanged_since(sent),
-            _ => true,
-        }
-    };
+    // Asked for once each: to find a path among thousands takes as long as to look at a file.
+    let is_new_or_other: Vec<bool> = found
+        .iter()
+        .map(|(path, metadata)| {
+            let sent = previous.and_then(|previous| previous.files.get(path));
+            let now = Stamp::new(metadata, now_ns);
+            sent.is_none_or(|sent| !now.is_unchanged_since(sent))
+        })
+        .collect();
     // All names of a file are sent or none, else they would be files of their own at the other
     // end. One may be new without the file knowing: a directory above it has another name now.
-    let linked: HashSet<(u64, u64)> = found
-        .iter()
-        .filter(|(path, _)| is_new_or_other(path))
-        .filter_map(|(_, metadata)| linked(metadata))
+    let linked: HashSet<(u64, u64)> = zip(&found, &is_new_or_other)
+        .filter(|(_, is_new_or_other)| **is_new_or_other)
+        .filter_map(|((_, metadata), _)| linked(metadata))
         .collect();
-    let is_changed = |(path, metadata): &(PathBuf, Metadata)| {
-        is_new_or_other(path) || self::linked(metadata).is_some_and(|file| linked.contains(&file))
-    };
+    let is_changed: Vec<bool> = zip(&found, &is_new_or_other)
+        .map(|((_, metadata), is_new_or_other)| {
+            *is_new_or_other || self::linked(metadata).is_some_and(|file| linked.contains(&file))
+        })
+        .collect();
     // What is unpacked into a directory changes its time: it is sent too, to be set right.
-    let parents: HashSet<&Path> = found
-        .iter()
-        .filter(|file| is_changed(file))
-        .filter_map(|(path, _)| path.parent())
+    let parents: HashSet<&Path> = zip(&found, &is_changed)
+        .filter(|(_, is_changed)| **is_changed)
+        .filter_map(|((path, _), _)| path.parent())
         .collect();
-    let to_send: Vec<_> = found
-        .iter()
-        .filter(|file| is_changed(file) || parents.contains(file.0.as_path()))
-        .collect();
+    let to_send = zip(&found, &is_changed)
+        .filter(|((path, _), is_changed)| **is_changed || parents.contains(path.as_path()))
+        .map(|(file, _)| file);
     let mut archive = Builder::new(output);
     let mut places = Places::below(&base);
     let mut links = HashMap::new();
