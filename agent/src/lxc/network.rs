@@ -5,7 +5,7 @@
 //! The veth is taken off the bridge, never set down: that costs a second.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,8 @@ use crate::runtime::ContainerName;
 const NAMESPACES: &str = "/run/netns";
 /// Where the kernel tells of interfaces.
 const INTERFACES: &str = "/sys/class/net";
+/// By which descriptor `ip` reads what it is to do.
+const STEPS_FD: i32 = 10;
 
 // netdevice(7); `linux/sockios.h`.
 nix::ioctl_write_ptr_bad!(add_to_bridge, 0x89a2, libc::ifreq);
@@ -39,6 +41,36 @@ fn ip(arguments: &[&str]) -> Command {
     Command::new("ip").args(arguments.iter().copied())
 }
 
+/// Has one `ip`, told so much already, do one thing after the other, up to the first that it cannot:
+/// to start a process for each takes longer than all that they do.
+async fn one_after_the_other(ip: Command, steps: &[Vec<&str>]) -> Result<(), CommandError> {
+    let not_run = |source| CommandError::NotRun {
+        program: ip.to_string(),
+        source,
+    };
+    // What would be another step, or none, is no name of anything here.
+    let is_word = |word: &str| {
+        let mut letters = word.chars();
+        letters.all(|c| c.is_ascii_graphic() && !"\"'\\#".contains(c))
+    };
+    if let Some(word) = steps.iter().flatten().find(|word| !is_word(word)) {
+        let what = format!("`{}` is no name", word.escape_debug());
+        return Err(not_run(io::Error::other(what)));
+    }
+    let steps: Vec<String> = steps.iter().map(|words| words.join(" ")).collect();
+    let (read, mut write) = io::pipe().map_err(not_run)?;
+    // So little that no reader is waited for.
+    writeln!(write, "{}", steps.join("\n")).map_err(not_run)?;
+    drop(write);
+    ip.args(["-batch", &format!("/proc/self/fd/{STEPS_FD}")])
+        .inherit(STEPS_FD, read)
+        .start()?
+        .told(&steps)
+        .end()
+        .await
+        .map(drop)
+}
+
 /// Makes the namespace, the veth and the addresses, where they are not there. The host's end
 /// stays off the bridge.
 pub async fn make(
@@ -50,39 +82,28 @@ pub async fn make(
     remove(name, host_interface).await?;
     let namespace = namespace(name);
     let inside = network.interface.as_str();
+    let on_the_host = [
+        vec!["netns", "add", &namespace],
+        [
+            ["link", "add", host_interface, "type", "veth"].as_slice(),
+            &["peer", "name", inside, "netns", &namespace],
+        ]
+        .concat(),
+        vec!["link", "set", host_interface, "up"],
+    ];
+    one_after_the_other(ip(&[]), &on_the_host).await?;
+    let mac = network.mac.to_string();
     let address = format!("{}/{}", network.address, network.prefix);
-    ip(&["netns", "add", &namespace]).run().await?;
-    ip(&[
-        "link",
-        "add",
-        host_interface,
-        "type",
-        "veth",
-        "peer",
-        "name",
-        inside,
-        "netns",
-        &namespace,
-    ])
-    .run()
-    .await?;
-    let within = |arguments: &[&str]| ip(&["-n", &namespace]).args(arguments.iter().copied());
-    within(&["link", "set", "lo", "up"]).run().await?;
-    within(&["link", "set", inside, "address", &network.mac.to_string()])
-        .run()
-        .await?;
-    within(&["addr", "add", &address, "broadcast", "+", "dev", inside])
-        .run()
-        .await?;
-    within(&["link", "set", inside, "up"]).run().await?;
-    if let Some(gateway) = network.gateway {
-        let gateway = gateway.to_string();
-        within(&["route", "add", "default", "via", &gateway, "dev", inside])
-            .run()
-            .await?;
-    }
-    ip(&["link", "set", host_interface, "up"]).run().await?;
-    Ok(())
+    let gateway = network.gateway.map(|gateway| gateway.to_string());
+    let mut within = vec![
+        vec!["link", "set", "lo", "up"],
+        vec!["link", "set", inside, "address", &mac],
+        vec!["addr", "add", &address, "broadcast", "+", "dev", inside],
+        vec!["link", "set", inside, "up"],
+    ];
+    let route = |gateway| vec!["route", "add", "default", "via", gateway, "dev", inside];
+    within.extend(gateway.as_deref().map(route));
+    one_after_the_other(ip(&["-n", &namespace]), &within).await
 }
 
 /// Removes the namespace and the veth, where they are there.
@@ -182,4 +203,18 @@ pub async fn announce(pid: u32, network: &Network) -> Result<(), CommandError> {
         .run()
         .await
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_word_that_would_be_a_step_is_refused() {
+        for word in ["eth0\nlink", "eth0 up", "#", "'eth0'", "eth0\\", "eth0"] {
+            let steps = [vec!["link", "set", word, "up"]];
+            let done = one_after_the_other(Command::new("true"), &steps).await;
+            assert_eq!(done.is_ok(), word == "eth0", "{word:?}: {done:?}");
+        }
+    }
 }
