@@ -3,6 +3,7 @@
 
 mod client;
 mod link;
+mod memory;
 mod peers;
 mod stage;
 
@@ -16,6 +17,7 @@ use carnet_lab::progress::Progress;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use thiserror::Error;
 
+use self::memory::Memory;
 use self::peers::{Seen, floor, papers_way, podmans_way, seen};
 use self::stage::Stage;
 
@@ -80,6 +82,7 @@ pub struct Measured {
     files_megabytes: f64,
     link_megabytes_per_s: f64,
     tracks_memory: bool,
+    memory: Memory,
 }
 
 /// Measures all of it, in a lab of its own.
@@ -90,6 +93,8 @@ pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
     let stage = Stage::build(progress)?;
     let link_megabytes_per_s = stage.link_megabytes_per_s()?;
     let tracks_memory = stage.tracks_memory()?;
+    stage.step("the machine's memory")?;
+    let memory = Memory::hold();
     let mut rows = Rows::default();
     // Each way once, and all of them again: a machine that is slow for a while is so for all.
     for round in 1..=RUNS {
@@ -134,6 +139,7 @@ pub fn measure(progress: Progress) -> Result<Measured, HandoverBenchError> {
         files_megabytes: stage.files_megabytes,
         link_megabytes_per_s,
         tracks_memory,
+        memory,
     })
 }
 
@@ -293,8 +299,9 @@ impl fmt::Display for Measured {
             "medians of {RUNS} runs, links of 1 Gbit/s, {cores} cores; containers of LXC with {:.0} MB of files;\n\
              downtime as a client outside sees it; the link's time: what memory and files take as they are by a bare\n\
              TCP stream, which carries {:.0} MB/s there, and nothing else;\n\
+             {};\n\
              lost: after which the container, its connection or its memory was not whole\n{table}",
-            self.files_megabytes, self.link_megabytes_per_s
+            self.files_megabytes, self.link_megabytes_per_s, self.memory
         )?;
         if !self.tracks_memory {
             let way = Way::PreCopy.name();
