@@ -50,8 +50,8 @@ async fn one_after_the_other(ip: Command, steps: &[Vec<&str>]) -> Result<(), Com
     };
     // What would be another step, or none, is no name of anything here.
     let is_word = |word: &str| {
-        let mut letters = word.chars();
-        letters.all(|c| c.is_ascii_graphic() && !"\"'\\#".contains(c))
+        let is_plain = |c: char| c.is_ascii_graphic() && !"\"'\\#".contains(c);
+        !word.is_empty() && word.chars().all(is_plain)
     };
     if let Some(word) = steps.iter().flatten().find(|word| !is_word(word)) {
         let what = format!("`{}` is no name", word.escape_debug());
@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_word_that_would_be_a_step_is_refused() {
-        for word in ["eth0\nlink", "eth0 up", "#", "'eth0'", "eth0\\", "eth0"] {
+        for word in ["", "eth0\nlink", "eth0 up", "#", "'eth0'", "eth0\\", "eth0"] {
             let steps = [vec!["link", "set", word, "up"]];
             let done = one_after_the_other(Command::new("true"), &steps).await;
             assert_eq!(done.is_ok(), word == "eth0", "{word:?}: {done:?}");

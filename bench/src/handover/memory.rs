@@ -1,9 +1,9 @@
 //! The machine's memory, while something is measured on it.
 //!
 //! A virtual machine's kernel tells its host which memory is free (free page reporting), and the host
-//! takes it. Whoever gets it next waits until the host has given it back: here a tenth as fast as
-//! memory that was not away, whatever it is needed for. So all that is measured has memory that has
-//! been used before, and that the host does not take meanwhile.
+//! takes it. Whoever gets it next waits until the host has given it back: it is used a third as fast
+//! then, in huge pages a tenth, whatever for. So all that is measured has memory that has been used
+//! before, and that the host does not take meanwhile.
 
 use std::fmt;
 use std::fs;

@@ -8,14 +8,15 @@ use super::PIECE;
 
 /// As many pages are under way at least: while one piece is on its way, the next is asked for.
 const LEAST: u64 = 2 * PIECE;
-/// And later, so that the link has something to carry while processors are at something else, for
-/// milliseconds. A container that begins to run waits for one page after the other, and each waits for
-/// all that is under way: so little is, until as many pages have come as it is likely to need.
-const LEAST_LATER: u64 = 8 * PIECE;
-/// With each so many pages that have come, it is one more.
-const SLOWLY: u64 = 64;
 /// And at most: 16 MB, what 1 Gbit/s carries in 130 ms.
 pub const MOST: u64 = 4_096;
+/// At least so many later, so that the link has something to carry while processors are at something
+/// else, for milliseconds. A container that begins to run waits for one page after the other, and
+/// each waits for all that is under way: so little is, until as many pages have come as it is likely
+/// to need.
+const LEAST_LATER: u64 = 8 * PIECE;
+/// With so many pages that come, one more is under way at least.
+const GROWS_EVERY: u64 = 64;
 
 /// What has been seen of a link.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ struct Request {
 impl Link {
     /// As many pages should be under way.
     pub fn window(&self) -> u64 {
-        let least = (self.pages_come / SLOWLY).clamp(LEAST, LEAST_LATER);
+        let least = (self.pages_come / GROWS_EVERY).clamp(LEAST, LEAST_LATER);
         self.window.clamp(least, MOST)
     }
 
@@ -85,14 +86,14 @@ mod tests {
     fn little_is_under_way_until_some_have_come() {
         let mut link = Link::default();
         let mut windows = vec![link.window()];
-        for _ in 0..LEAST_LATER * SLOWLY / PIECE {
+        for _ in 0..LEAST_LATER * GROWS_EVERY / PIECE {
             let asked = Instant::now();
             link.ask(asked);
             // A link without a way there and back: nothing keeps it busy but what is there at least.
             link.come(asked, PIECE);
             windows.push(link.window());
         }
-        let first = LEAST * SLOWLY / PIECE;
+        let first = LEAST * GROWS_EVERY / PIECE;
         let (at_first, later) = windows.split_at(first as usize);
         assert!(at_first.iter().all(|window| *window == LEAST));
         assert!(later.is_sorted());
