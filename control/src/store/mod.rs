@@ -14,6 +14,7 @@ pub mod migrations;
 mod parts;
 mod passwords;
 pub mod renewal;
+mod schema;
 mod sessions;
 mod share_keys;
 pub mod sightings;
@@ -97,7 +98,7 @@ impl Store {
             .max_connections(CONNECTIONS)
             .connect_with(Self::settings(path))
             .await?;
-        sqlx::migrate!().run(&pool).await?;
+        schema::migrator().run(&pool).await?;
         let store = Self {
             pool,
             signer: Arc::new(signer),
