@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, ReadDir};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,9 @@ use super::place::Place;
 /// A file changed so shortly before it was looked at may be changed again without its time
 /// telling: the kernel's file times tick, on some every 10 ms.
 const SETTLED_NS: i128 = 100_000_000;
+
+/// A path relative to a tree's root, and what is there.
+pub(super) type Found = (PathBuf, Metadata);
 
 /// What each file of a tree was like when it was sent.
 #[derive(Debug, Clone, Default)]
@@ -117,28 +120,30 @@ fn is_linked(metadata: &Metadata) -> bool {
     metadata.nlink() > 1 && !metadata.is_dir()
 }
 
-/// Every path below `base`, relative to it, directories before what they hold; `base` itself is
-/// the empty path. What vanishes meanwhile is left out, and so are sockets.
-pub(super) fn walk(base: &File) -> io::Result<Vec<(PathBuf, Metadata)>> {
-    let mut found = vec![(PathBuf::new(), base.metadata()?)];
-    walk_below(base, PathBuf::new(), &mut found)?;
-    Ok(found)
+/// Goes through all that is below a directory of a tree, one after the other, directories before what
+/// they hold. What vanishes meanwhile is left out, and so are sockets.
+pub(super) struct Walk<'a> {
+    base: &'a File,
+    /// Those that have not been read yet, relative to the base.
+    directories: Vec<PathBuf>,
+    /// What is being read, and its path.
+    reading: Option<(PathBuf, ReadDir)>,
 }
 
-/// Adds what is below the directory `start`.
-fn walk_below(
-    base: &File,
-    start: PathBuf,
-    found: &mut impl Extend<(PathBuf, Metadata)>,
-) -> io::Result<()> {
-    let mut directories = vec![start];
-    while let Some(directory) = directories.pop() {
-        let Some(place) = Place::directory(base, &directory)? else {
-            continue;
-        };
-        let entries = match fs::read_dir(place.path()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries?,
+impl<'a> Walk<'a> {
+    /// Below the directory `start`, which is itself left out.
+    pub(super) fn below(base: &'a File, start: PathBuf) -> Self {
+        Self {
+            base,
+            directories: vec![start],
+            reading: None,
+        }
+    }
+
+    /// What comes next in the directory that is being read; `None` at its end, and where none is.
+    fn next_here(&mut self) -> io::Result<Option<Found>> {
+        let Some((directory, entries)) = &mut self.reading else {
+            return Ok(None);
         };
         for entry in entries {
             let entry = entry?;
@@ -148,12 +153,38 @@ fn walk_below(
             };
             let path = directory.join(entry.file_name());
             if metadata.is_dir() {
-                directories.push(path.clone());
+                self.directories.push(path.clone());
             }
-            found.extend([(path, metadata)]);
+            return Ok(Some((path, metadata)));
+        }
+        Ok(None)
+    }
+
+    fn next_anywhere(&mut self) -> io::Result<Option<Found>> {
+        loop {
+            if let Some(found) = self.next_here()? {
+                return Ok(Some(found));
+            }
+            let Some(directory) = self.directories.pop() else {
+                return Ok(None);
+            };
+            self.reading = match Place::directory(self.base, &directory)? {
+                Some(place) => match fs::read_dir(place.path()) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    entries => Some((directory, entries?)),
+                },
+                None => None,
+            };
         }
     }
-    Ok(())
+}
+
+impl Iterator for Walk<'_> {
+    type Item = io::Result<Found>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_anywhere().transpose()
+    }
 }
 
 /// What was found, if it is anything that is sent.
@@ -252,7 +283,9 @@ impl Looked {
             let is_directory = metadata.is_dir();
             self.found.insert(path.to_owned(), metadata);
             if is_directory {
-                walk_below(base, path.to_owned(), &mut self.found)?;
+                for found in Walk::below(base, path.to_owned()) {
+                    self.found.extend([found?]);
+                }
             }
         }
         let gone = sent

@@ -2,19 +2,18 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
-use std::iter::zip;
+use std::iter::{self, zip};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::{major, minor};
 use tar::{Builder, EntryType, Header};
 use xattr::{FileExt, XAttrs};
 
 use super::head::Head;
-use super::manifest::{Looked, Manifest, Mapped, Stamp, now_ns, walk};
+use super::manifest::{Found, Looked, Manifest, Mapped, Stamp, Walk, now_ns};
 use super::place::{Place, Places};
 use super::watch::Changes;
 
@@ -76,46 +75,61 @@ pub fn pack(
 ) -> io::Result<Manifest> {
     let base = File::open(root)?;
     let now_ns = now_ns();
-    let (found, mut manifest, gone) = match previous {
-        Some(Previous {
-            manifest,
-            changes: Changes::At { paths, subtrees },
-        }) => {
-            let looked = Looked::at(&base, manifest, paths, subtrees)?;
-            let mut manifest = manifest.clone();
+    let all = || {
+        let root = base.metadata().map(|metadata| (PathBuf::new(), metadata));
+        iter::once(root).chain(Walk::below(&base, PathBuf::new()))
+    };
+    let Some(previous) = previous else {
+        Head::new(true, []).write(&mut output)?;
+        // Each as it is found: the network does not wait until all has been looked at.
+        return send(&base, all(), now_ns, Manifest::default(), output);
+    };
+    let (found, mut manifest, gone) = match &previous.changes {
+        Changes::At { paths, subtrees } => {
+            let looked = Looked::at(&base, &previous.manifest, paths, subtrees)?;
+            let mut manifest = previous.manifest.clone();
             for path in &looked.gone {
                 manifest.files.remove(path);
             }
-            (
-                looked.found.into_iter().collect(),
-                manifest,
-                Some(looked.gone),
-            )
+            let found = looked.found.into_iter().collect();
+            (found, manifest, Some(looked.gone))
         }
-        Some(_) | None => (walk(&base)?, Manifest::default(), None),
+        Changes::Anywhere => {
+            let found: Vec<Found> = all().collect::<io::Result<_>>()?;
+            (found, Manifest::default(), None)
+        }
     };
     for (path, metadata) in &found {
         manifest
             .files
             .insert(path.clone(), Stamp::new(metadata, now_ns));
     }
-    let previous = previous.map(|previous| &previous.manifest);
     // Where not all was looked at, all the rest is there: to look it up takes long for a container
     // that stands still.
-    let mut removed: Vec<&Path> = match (&gone, previous) {
-        (Some(gone), _) => gone.iter().map(PathBuf::as_path).collect(),
-        (None, Some(previous)) => previous.files.keys().map(PathBuf::as_path).collect(),
-        (None, None) => Vec::new(),
+    let mut removed: Vec<&Path> = match &gone {
+        Some(gone) => gone.iter().map(PathBuf::as_path).collect(),
+        None => previous
+            .manifest
+            .files
+            .keys()
+            .map(PathBuf::as_path)
+            .collect(),
     };
     removed.retain(|path| !manifest.files.contains_key(*path));
-    Head::new(previous.is_none(), removed).write(&mut output)?;
+    Head::new(false, removed).write(&mut output)?;
 
+    let to_send = changed(found, &previous.manifest, now_ns);
+    send(&base, to_send.into_iter().map(Ok), now_ns, manifest, output)
+}
+
+/// What of all that was `found` has to be sent to who has what was `sent`.
+fn changed(found: Vec<Found>, sent: &Manifest, now_ns: i128) -> Vec<Found> {
     // Asked for once each: to find a path among thousands takes as long as to look at a file.
     let is_new_or_other: Vec<bool> = found
         .iter()
         .map(|(path, metadata)| {
-            let sent = previous.and_then(|previous| previous.files.get(path));
             let now = Stamp::new(metadata, now_ns);
+            let sent = sent.files.get(path);
             sent.is_none_or(|sent| !now.is_unchanged_since(sent))
         })
         .collect();
@@ -131,28 +145,47 @@ pub fn pack(
         })
         .collect();
     // What is unpacked into a directory changes its time: it is sent too, to be set right.
-    let parents: HashSet<&Path> = zip(&found, &is_changed)
+    let parents: HashSet<PathBuf> = zip(&found, &is_changed)
         .filter(|(_, is_changed)| **is_changed)
-        .filter_map(|((path, _), _)| path.parent())
+        .filter_map(|((path, _), _)| path.parent().map(Path::to_owned))
         .collect();
-    let to_send = zip(&found, &is_changed)
-        .filter(|((path, _), is_changed)| **is_changed || parents.contains(path.as_path()))
-        .map(|(file, _)| file);
+    zip(found, is_changed)
+        .filter(|((path, _), is_changed)| *is_changed || parents.contains(path))
+        .map(|(file, _)| file)
+        .collect()
+}
+
+/// Sends the files `to_send`. Returns `manifest` with what they were like.
+fn send(
+    base: &File,
+    to_send: impl Iterator<Item = io::Result<Found>>,
+    now_ns: i128,
+    mut manifest: Manifest,
+    output: impl Write,
+) -> io::Result<Manifest> {
     let mut archive = Builder::new(output);
-    let mut places = Places::below(&base);
+    let mut places = Places::below(base);
     let mut links = HashMap::new();
     let mut missed = HashSet::new();
-    for (path, metadata) in to_send {
+    for file in to_send {
+        let (path, metadata) = file?;
+        let mut stamp = Stamp::new(&metadata, now_ns);
         // What is in a directory that was not sent has no place at the other end.
         let parent_is_missed = path.parent().is_some_and(|path| missed.contains(path));
         if parent_is_missed
-            || !append(&mut archive, &base, &mut places, path, metadata, &mut links)?
+            || !append(
+                &mut archive,
+                base,
+                &mut places,
+                &path,
+                &metadata,
+                &mut links,
+            )?
         {
-            missed.insert(path.as_path());
-            if let Some(stamp) = manifest.files.get_mut(path) {
-                stamp.unsettle();
-            }
+            missed.insert(path.clone());
+            stamp.unsettle();
         }
+        manifest.files.insert(path, stamp);
     }
     archive.into_inner()?.flush()?;
     Ok(manifest)
@@ -253,8 +286,7 @@ fn append<W: Write>(
 
 /// Opens a file; `None` where it is gone or is no file any more.
 fn open_file(place: &Place) -> io::Result<Option<File>> {
-    // Not to hang on a pipe that was put there meanwhile.
-    match place.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
+    match place.open() {
         Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
         // A link, or a socket or device without a driver, stands there now.
         Err(error)

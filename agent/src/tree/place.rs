@@ -79,18 +79,26 @@ impl Place {
         }))
     }
 
-    /// Opens the file that is there, or, by `flags`, makes it; through no link.
+    /// Opens the file that is there to be read, through no link, and without hanging on a pipe.
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn open(&self, flags: OFlag) -> io::Result<File> {
+    pub(super) fn open(&self) -> io::Result<File> {
+        self.open_by(OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())
+    }
+
+    /// Makes a file there to be written, with the permissions of `mode` and nothing else of it.
+    ///
+    /// # Errors
+    /// The kernel's, which makes none in the place of what is there.
+    pub(super) fn create(&self, mode: u32) -> io::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        self.open_by(flags, Mode::from_bits_truncate(mode & 0o777))
+    }
+
+    fn open_by(&self, flags: OFlag, mode: Mode) -> io::Result<File> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let opened = openat(
-            &*self.directory,
-            &self.name,
-            flags,
-            Mode::from_bits_truncate(0o600),
-        )?;
+        let opened = openat(&*self.directory, &self.name, flags, mode)?;
         Ok(File::from(opened))
     }
 

@@ -2,10 +2,10 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, fchown, lchown, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, futimens, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use tar::{Archive, Entry, EntryType};
@@ -45,6 +45,7 @@ pub fn unpack(root: &Path, mut input: impl Read) -> io::Result<()> {
     let mut archive = Archive::new(&mut input);
     let mut directories = Vec::new();
     let mut places = Places::below(&base);
+    let mut block = vec![0; BLOCK];
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = clean(&entry.path()?)?;
@@ -58,8 +59,8 @@ pub fn unpack(root: &Path, mut input: impl Read) -> io::Result<()> {
         let place = places.find(&path)?.ok_or_else(|| in_no_directory(&path))?;
         if kind == EntryType::Regular {
             let (owner, size) = (Owner::of(&entry)?, entry.size());
-            let file = create(&place)?;
-            copy_with_holes(&mut entry, &file, size)?;
+            let file = create(&place, owner.mode)?;
+            copy_with_holes(&mut entry, &file, size, &mut block)?;
             finish_file(&file, owner, &attributes)?;
             continue;
         }
@@ -122,13 +123,13 @@ fn make_directory(base: &File, path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(full)
 }
 
-/// Makes an empty file in the place of whatever is there.
-fn create(place: &Place) -> io::Result<File> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-    match place.open(flags) {
+/// Makes an empty file in the place of whatever is there, with no more than the permissions of
+/// `mode`.
+fn create(place: &Place, mode: u32) -> io::Result<File> {
+    match place.create(mode) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             remove(&place.path())?;
-            place.open(flags)
+            place.create(mode)
         }
         opened => opened,
     }
@@ -183,8 +184,13 @@ fn node(path: &Path, kind: SFlag, device: u64) -> io::Result<()> {
     mknod(path, kind, Mode::from_bits_truncate(0o600), device).map_err(Into::into)
 }
 
-fn copy_with_holes(input: &mut impl Read, mut file: &File, size: u64) -> io::Result<()> {
-    let mut block = vec![0; BLOCK];
+/// By way of `block`.
+fn copy_with_holes(
+    input: &mut impl Read,
+    mut file: &File,
+    size: u64,
+    block: &mut [u8],
+) -> io::Result<()> {
     let mut ends_with_hole = false;
     loop {
         let mut filled = 0;
@@ -250,8 +256,16 @@ fn attributes(entry: &mut Entry<'_, impl Read>) -> io::Result<Attributes> {
 
 /// Owner, mode, attributes and time, in the order in which the one does not undo the other.
 fn finish_file(file: &File, owner: Owner, attributes: &Attributes) -> io::Result<()> {
-    fchown(file, Some(owner.uid), Some(owner.gid))?;
-    file.set_permissions(Permissions::from_mode(owner.mode))?;
+    // Most files are as they are to be from the start, and to look is cheaper than to write it down.
+    let made = file.metadata()?;
+    let is_owned = (made.uid(), made.gid()) == (owner.uid, owner.gid);
+    if !is_owned {
+        fchown(file, Some(owner.uid), Some(owner.gid))?;
+    }
+    // A new owner takes a part of the mode away.
+    if !is_owned || made.mode() & 0o7777 != owner.mode {
+        file.set_permissions(Permissions::from_mode(owner.mode))?;
+    }
     for name in others(file.list_xattr(), attributes)? {
         file.remove_xattr(name)?;
     }
