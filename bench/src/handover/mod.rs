@@ -23,7 +23,7 @@ use self::stage::Stage;
 
 /// Of each way and size; the median of those that lost nothing is told.
 const RUNS: usize = 5;
-/// What the containers hold in memory, in MB of 10⁶ bytes, and rewrite about once in a second.
+/// What the containers hold in memory, in MB of 10⁶ bytes. Each rewrites about a gigabyte a second.
 const SIZES: [usize; 3] = [10, 256, 1_000];
 
 /// Why nothing could be measured.
