@@ -1,7 +1,7 @@
 //! The database's schema: each version is the one before, and one file of `control/migrations`.
 //!
 //! sqlx has a macro that finds the files by itself; it would have SQLite built a second time, for
-//! the compiler, which takes longer than all of Carnet.
+//! the compiler, which takes a processor more than a minute.
 
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
